@@ -1,0 +1,56 @@
+package api
+
+import "context"
+
+// Service is what an agent offers. The server exposes it over HTTP, the client implements it over HTTP, so that
+// the command line, another agent and a test use the same contract. Errors are *Error.
+type Service interface {
+	Status(ctx context.Context) (*Status, error)
+	// Watch calls fn with the status now and after every change (at most 10 times a second), until ctx ends or fn fails.
+	Watch(ctx context.Context, fn func(*Status) error) error
+	// Events calls fn for each kept event, oldest first, and with Follow for each new one.
+	Events(ctx context.Context, q EventsQuery, fn func(Event) error) error
+
+	CreateVolume(ctx context.Context, r CreateVolume) (*VolumeStatus, error)
+	DeleteVolume(ctx context.Context, r DeleteVolume) error
+	ChangeMirror(ctx context.Context, r MirrorChange) (*VolumeStatus, error)
+	// Switchover calls step as steps begin and end.
+	Switchover(ctx context.Context, r Switchover, step func(SwitchoverStep)) (*SwitchoverResult, error)
+}
+
+// Code classifies an error; it is the exit code of the command line (CONTRACT: 0 done ... 5).
+type Code int
+
+// The codes.
+const (
+	Failed      Code = 1 // the message says what, on which object, why, and what to do next
+	Usage       Code = 2 // wrong parameters; nothing was changed
+	Refused     Code = 3 // by a rule; nothing was changed
+	Unfinished  Code = 4 // not within the time limit; it goes on
+	Unreachable Code = 5 // the agent can't be reached
+)
+
+// Error is every error of the Service.
+type Error struct {
+	Code    Code   `json:"code"`
+	Rule    string `json:"rule,omitempty"` // of a refusal
+	Object  string `json:"object,omitempty"`
+	Message string `json:"message"`
+	Next    string `json:"next,omitempty"` // what to do next
+	Waits   string `json:"waits_for,omitempty"`
+}
+
+// Error is the sentence for people.
+func (e *Error) Error() string {
+	s := e.Message
+	if e.Object != "" {
+		s = e.Object + ": " + s
+	}
+	if e.Rule != "" {
+		s += " (rule " + e.Rule + ")"
+	}
+	if e.Next != "" {
+		s += "; " + e.Next
+	}
+	return s
+}

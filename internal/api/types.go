@@ -1,0 +1,192 @@
+// Package api is the one contract of the control interface: the calls, their parameters and results, as the command
+// line, other agents and later the page use them. Field names of JSON are stable (they only grow).
+package api
+
+import "time"
+
+// Status is what one agent knows.
+type Status struct {
+	Cluster string         `json:"cluster"`
+	Node    string         `json:"node"`
+	Version string         `json:"version"`
+	Web     string         `json:"web"`
+	Nodes   []NodeStatus   `json:"nodes"`
+	Volumes []VolumeStatus `json:"volumes"`
+}
+
+// NodeStatus is one server as the agent asked sees it.
+type NodeStatus struct {
+	Name      string    `json:"name"`
+	Address   string    `json:"address"`
+	Reachable bool      `json:"reachable"`
+	Heard     time.Time `json:"heard,omitzero"` // last answer
+}
+
+// VolumeStatus is one volume as the agent asked sees it.
+type VolumeStatus struct {
+	Name         string           `json:"name"`
+	ID           string           `json:"id"`
+	SizeBytes    int64            `json:"size_bytes"`
+	RegionBytes  int64            `json:"region_bytes"`
+	Role         string           `json:"role"` // of the agent asked: source | target | none
+	State        string           `json:"state"`
+	Reason       string           `json:"reason"`
+	Source       string           `json:"source"`
+	Term         uint64           `json:"term"`
+	Generation   string           `json:"generation"`
+	Position     uint64           `json:"position"`
+	InSync       []string         `json:"in_sync"`
+	Encryption   string           `json:"encryption"` // on | off
+	Devices      []DeviceStatus   `json:"devices"`
+	Mirrors      []MirrorStatus   `json:"mirrors"`
+	Switchover   []Candidate      `json:"switchover"`
+	Plan         *PlanStatus      `json:"plan,omitempty"` // a switchover under way
+	Counters     map[string]int64 `json:"counters,omitempty"`
+	HotExtents   int              `json:"hot_extents"`
+	UnknownBytes int64            `json:"unknown_bytes"`
+}
+
+// DeviceStatus is one way to use the volume here.
+type DeviceStatus struct {
+	Kind    string `json:"kind"` // nbd | loop | ...
+	Address string `json:"address"`
+}
+
+// MirrorStatus is one mirror.
+type MirrorStatus struct {
+	Source         string        `json:"source"`
+	Target         string        `json:"target"`
+	Mode           string        `json:"mode"`
+	State          string        `json:"state"` // SplitBrain | Failed | Broken | Paused | Resync | ResyncPending | Mirroring
+	Reason         string        `json:"reason"`
+	Position       uint64        `json:"position"`
+	LagBytes       int64         `json:"lag_bytes"`
+	LagSeconds     float64       `json:"lag_seconds"`
+	Promotable     bool          `json:"promotable"`
+	AsOf           time.Time     `json:"as_of"`
+	BytesOnWire    int64         `json:"bytes_on_wire"` // of this session, source to target, all frames
+	QueueBytes     int64         `json:"queue_bytes"`   // limit; 0: the default
+	RateBytes      int64         `json:"rate_bytes"`
+	ResyncRate     int64         `json:"resync_rate_bytes"`
+	Resync         *ResyncStatus `json:"resync"`
+	SessionStarted time.Time     `json:"session_started,omitzero"`
+}
+
+// ResyncStatus is one resync, running or finished.
+type ResyncStatus struct {
+	Kind         string     `json:"kind"` // none | partial | compare | full
+	Rule         string     `json:"rule"`
+	State        string     `json:"state"` // running | finished | interrupted
+	BytesTotal   int64      `json:"bytes_total"`
+	BytesSent    int64      `json:"bytes_sent"`
+	BytesSkipped int64      `json:"bytes_skipped"`
+	BytesPerSec  int64      `json:"bytes_per_second"`
+	SecondsLeft  *float64   `json:"seconds_left"` // honest estimate; null if none can be given
+	Started      time.Time  `json:"started"`
+	Finished     *time.Time `json:"finished"`
+}
+
+// Candidate says whether the volume can be switched over to that server now without force.
+type Candidate struct {
+	To     string `json:"to"`
+	OK     bool   `json:"ok"`
+	Reason string `json:"reason"`
+	Rule   string `json:"rule,omitempty"`
+}
+
+// PlanStatus is a switchover under way.
+type PlanStatus struct {
+	ID      string    `json:"id"`
+	To      string    `json:"to"`
+	Step    string    `json:"step"`
+	Waits   string    `json:"waits_for"`
+	Started time.Time `json:"started"`
+}
+
+// CreateVolume asks for a new volume.
+type CreateVolume struct {
+	Name      string   `json:"name"`
+	Source    Place    `json:"source"`
+	Targets   []Place  `json:"targets"`
+	Mode      string   `json:"mode"`       // sync | async; "" is sync
+	SizeBytes int64    `json:"size_bytes"` // 0: that of the source's existing path
+	Options   struct{} `json:"-"`
+}
+
+// Place is a path on a server: NODE:PATH on the command line.
+type Place struct {
+	Node string `json:"node"`
+	Path string `json:"path"`
+}
+
+// VolumeName names a volume.
+type VolumeName struct {
+	Name string `json:"name"`
+}
+
+// DeleteVolume ends the replication of a volume; the copies on the servers' disks stay as they are.
+type DeleteVolume struct {
+	Name string `json:"name"`
+}
+
+// MirrorChange is add, set, pause, continue, break, resync or remove.
+type MirrorChange struct {
+	Volume     string  `json:"volume"`
+	Action     string  `json:"action"`
+	Target     string  `json:"target"`
+	Path       string  `json:"path,omitempty"`        // add
+	Mode       *string `json:"mode,omitempty"`        // add, set
+	QueueBytes *int64  `json:"queue_bytes,omitempty"` // set
+	RateBytes  *int64  `json:"rate_bytes,omitempty"`
+	ResyncRate *int64  `json:"resync_rate_bytes,omitempty"`
+}
+
+// Switchover asks for another source.
+type Switchover struct {
+	Volume    string `json:"volume"`
+	To        string `json:"to"`
+	Plan      bool   `json:"plan"` // only show the steps and what is at risk
+	Wait      bool   `json:"wait"` // until every connected mirror is Mirroring again
+	Force     bool   `json:"force"`
+	NoCatchUp bool   `json:"no_catch_up"`
+}
+
+// SwitchoverResult is a plan, or what became of it.
+type SwitchoverResult struct {
+	Volume string           `json:"volume"`
+	From   string           `json:"from"`
+	To     string           `json:"to"`
+	Plan   string           `json:"plan"` // its id; "" if only shown
+	Done   bool             `json:"done"`
+	Steps  []SwitchoverStep `json:"steps"`
+	Risks  []string         `json:"risks"`
+	Millis int64            `json:"millis"` // how long writes were held
+}
+
+// SwitchoverStep is one step of the plan.
+type SwitchoverStep struct {
+	Name  string `json:"name"`
+	Text  string `json:"text"`
+	State string `json:"state"` // planned | running | done
+}
+
+// Event is one thing that happened.
+type Event struct {
+	Seq     uint64    `json:"seq"`
+	Time    time.Time `json:"time"`
+	Node    string    `json:"node"`
+	Level   string    `json:"level"` // info | warning | error
+	Volume  string    `json:"volume,omitempty"`
+	Object  string    `json:"object"` // "mirror a->b", "volume data", ...
+	Rule    string    `json:"rule,omitempty"`
+	Message string    `json:"message"`
+	Next    string    `json:"next,omitempty"` // what to do
+}
+
+// EventsQuery asks for events.
+type EventsQuery struct {
+	Volume string `json:"volume,omitempty"`
+	After  uint64 `json:"after"` // only those with a greater Seq
+	Limit  int    `json:"limit"` // newest ones; 0: all kept
+	Follow bool   `json:"follow"`
+}

@@ -1,0 +1,309 @@
+// Package mirror is the state machine of one volume at one server: who is source, which mirrors run, who is in sync,
+// and each step of a hand-over. It is pure: Step takes an event and returns effects, which the shell (package node)
+// carries out one after the other.
+//
+// Order of durability, stated once: effects are carried out in the order of the slice, and Save and BecomeSource are
+// durable before the next effect begins. If one fails, the rest of the slice is dropped and the shell stops serving the volume.
+package mirror
+
+import (
+	"time"
+
+	"keelson/internal/lineage"
+)
+
+// Config are the limits of the machine, all from the agent's configuration.
+type Config struct {
+	Self        string
+	HoldMax     time.Duration // how long a planned switchover may hold writes before it is given up (default 10 s)
+	JoinWait    time.Duration // how long a new or restarted source waits for each member before it records it as lost (default 5 s)
+	BootWait    time.Duration // how long a starting source waits for peers before it says that it stays closed (default 30 s)
+	RetryMin    time.Duration // back-off of dialing a target and of repeating a token (default 100 ms .. 5 s)
+	RetryMax    time.Duration
+	ShrinkAfter time.Duration // how long an answer waits for a member whose session is down before the record shrinks (default 0: at once)
+}
+
+// PeerInfo is what a peer's agent reports of its replica of the volume.
+type PeerInfo struct {
+	Known      bool             `json:"known"` // false: this server has no replica of the volume
+	Role       lineage.Role     `json:"role"`
+	Serving    bool             `json:"serving"` // its device is open, or opening
+	Promised   lineage.Term     `json:"promised"`
+	Served     lineage.Term     `json:"served"`
+	Record     lineage.Record   `json:"record"`
+	Settings   lineage.Settings `json:"settings"`
+	History    lineage.History  `json:"history"`
+	Position   lineage.Position `json:"position"`
+	Consistent string           `json:"consistent"`
+}
+
+// Event is something that happened. Each carries no time of its own: Step gets it.
+type Event interface{ event() }
+
+// Events from the shell's start and clock, peers and administrators.
+type (
+	// Started is the first event; the Machine was made from what the log held.
+	Started struct{}
+	// Tick arrives at least every 250 ms.
+	Tick struct{}
+	// PeerSeen: the peer answered a state request, or pushed its state.
+	PeerSeen struct {
+		Node string
+		Info PeerInfo
+	}
+	// PeerLost: the peer did not answer a state request.
+	PeerLost struct {
+		Node string
+		Why  string
+	}
+	// Command of an administrator. Exactly one Reply effect with its ID follows, now or later.
+	Command struct {
+		ID     uint64
+		Change Change // what to change in the settings; or
+		Switch *Switch
+	}
+)
+
+// Change is what an administrator wants of one mirror (mirror add ... remove).
+type Change struct {
+	Action string // add | set | pause | continue | break | resync | remove
+	Target string
+	Path   string // add
+	Mode   *lineage.Mode
+	Queue  *int64
+	Rate   *int64
+	Resync *int64
+}
+
+// Switch is a wish for another source.
+type Switch struct {
+	To    string
+	Plan  string        // a random id
+	Limit time.Duration // 0: Config.HoldMax
+	Force bool          // here only: open a source that waits for peers that do not answer (rule 24)
+}
+
+// Events of the source's links to its targets. Session numbers grow; an event of an older session is ignored.
+type (
+	// LinkUp: the target accepted the session Dial asked for; the comparison begins.
+	LinkUp struct {
+		Target  string
+		Session uint64
+	}
+	// LinkRefused: the target said no, with the rule, and its terms.
+	LinkRefused struct {
+		Target, Rule, Message string
+		Session               uint64
+		Promised              lineage.Term
+	}
+	// LinkDown: the session ended, or Dial failed.
+	LinkDown struct {
+		Target, Why string
+		Session     uint64
+		Failed      bool // the target's disk failed
+	}
+	// Compared: what the comparison found.
+	Compared struct {
+		Target  string
+		Session uint64
+		Kind    string // none | partial | compare | full
+		Bytes   int64
+	}
+	// InStep: the target durably adopted history and position at the end of its resync. From before this event was made
+	// answers wait for it (sync), and a flush that covers everything answered without it is on its way.
+	InStep struct {
+		Target  string
+		Session uint64
+	}
+	// Caught: that flush is durable at the target: it may become a member (rule 17).
+	Caught struct {
+		Target  string
+		Session uint64
+	}
+	// RecordAcked: the target has the record of this epoch durably.
+	RecordAcked struct {
+		Target  string
+		Session uint64
+		Epoch   lineage.Epoch
+	}
+	// AnswersWait: an answer cannot be given because these members' sessions are down. Repeated while it is so.
+	AnswersWait struct{ Members []string }
+	// Drained: nothing is in flight any more since Hold, everything is answered.
+	Drained struct{ Number uint64 }
+	// CheckedHere: the checkpoint asked for by Checkpoint is durable here up to Number.
+	CheckedHere struct{ Last lineage.Position }
+	// CheckedThere: the target's answer to SendCheckpoint.
+	CheckedThere struct {
+		Target  string
+		Session uint64
+		Number  uint64
+	}
+	// TokenAnswer: what the heir said to DeliverToken.
+	TokenAnswer struct {
+		Node  string
+		Taken bool // it serves, or has served, that term
+		Rule  string
+		Why   string
+	}
+	// DiskFailed: this copy's disk failed; durably noted already.
+	DiskFailed struct{ Why string }
+)
+
+// Events at a target.
+type (
+	// SessionAsked: a source wants to mirror to this server. Exactly one AcceptSession or RefuseSession follows.
+	SessionAsked struct {
+		ID       uint64
+		From     string
+		Term     lineage.Term
+		Record   lineage.Record
+		History  lineage.History
+		Position lineage.Position
+		Mine     Own
+	}
+	// SessionEnded: the incoming session is over, all its I/O finished.
+	SessionEnded struct{ Why string }
+	// Adopted: the incoming session's resync ended; record and settings are saved already (atomically with the position).
+	Adopted struct {
+		Record   lineage.Record
+		Settings lineage.Settings
+	}
+	// RecordCame and SettingsCame: frames of the stream. Followed by Save and then, for records, AckRecord.
+	RecordCame   struct{ Record lineage.Record }
+	SettingsCame struct{ Settings lineage.Settings }
+	// TokenCame: a source hands its role to this server (rule 21). Exactly one Reply with the ID follows.
+	TokenCame struct {
+		ID   uint64
+		From string
+		Heir lineage.Heir
+		Mine Own
+	}
+)
+
+// Own is what the data path knows of this replica at that moment.
+type Own struct {
+	History    lineage.History
+	Position   lineage.Position
+	Consistent string
+	Unknown    bool // some region is unknown
+	Failed     bool
+}
+
+// Effect is something the shell has to do.
+type Effect interface{ effect() }
+
+// Effects.
+type (
+	// Save the standing durably.
+	Save struct{ Standing lineage.Standing }
+	// BecomeSource: save the standing and a new generation in Term in one atomic write (for a restart of the same source the
+	// generation is begun lazily by the data path: Lazy), then the data path is a source's.
+	BecomeSource struct {
+		Standing lineage.Standing
+		Lazy     bool
+	}
+	// OpenDevice lets applications in. CloseDevice throws them out: requests in flight and held end with block.ErrShutdown.
+	OpenDevice  struct{}
+	CloseDevice struct{ Why string }
+	// Dial the target and begin a session. Hangup ends it.
+	Dial struct {
+		Target  string
+		Session uint64
+		Full    bool // copy everything
+	}
+	Hangup struct {
+		Target string
+		Why    string
+	}
+	// Tune: limits or mode of a running session changed.
+	Tune struct{ Member lineage.Member }
+	// Require: answers wait for exactly these members (this server not among them), besides sessions in step that are no members yet.
+	Require struct{ Members []string }
+	// SendRecord, SendSettings, SendCheckpoint: frames for the target.
+	SendRecord struct {
+		Target string
+		Record lineage.Record
+	}
+	SendSettings struct {
+		Target   string
+		Settings lineage.Settings
+	}
+	SendCheckpoint struct{ Target string }
+	// Hold new writes; Drained follows. Release lets them go on.
+	Hold    struct{}
+	Release struct{}
+	// Checkpoint here; CheckedHere follows.
+	Checkpoint struct{}
+	// DeliverToken to its heir; TokenAnswer follows.
+	DeliverToken struct{ Heir lineage.Heir }
+	// AskPeers for their state now; PeerSeen or PeerLost follow for each.
+	AskPeers struct{ Nodes []string }
+	// AcceptSession and RefuseSession answer SessionAsked. Before Accept the shell has ended all I/O of the session before (rule 14).
+	AcceptSession struct{ ID uint64 }
+	RefuseSession struct {
+		ID            uint64
+		Rule, Message string
+	}
+	// DropSession ends the incoming session and waits until its I/O is finished.
+	DropSession struct{ Why string }
+	// AckRecord says to the source that the record is durable here.
+	AckRecord struct{ Epoch lineage.Epoch }
+	// Reply ends a Command or TokenCame. Rule "" and Err "" is success.
+	Reply struct {
+		ID             uint64
+		Rule, Err, Fix string
+	}
+	// Step tells whoever watches that a step of the plan began or ended.
+	PlanStep struct{ Plan, Name, Text, State string }
+	// Note is an event for the administrator.
+	Note struct{ Level, Object, Rule, Message, Next string }
+)
+
+func (Started) event()      {}
+func (Tick) event()         {}
+func (PeerSeen) event()     {}
+func (PeerLost) event()     {}
+func (Command) event()      {}
+func (LinkUp) event()       {}
+func (LinkRefused) event()  {}
+func (LinkDown) event()     {}
+func (Compared) event()     {}
+func (InStep) event()       {}
+func (Caught) event()       {}
+func (RecordAcked) event()  {}
+func (AnswersWait) event()  {}
+func (Drained) event()      {}
+func (CheckedHere) event()  {}
+func (CheckedThere) event() {}
+func (TokenAnswer) event()  {}
+func (DiskFailed) event()   {}
+func (SessionAsked) event() {}
+func (SessionEnded) event() {}
+func (Adopted) event()      {}
+func (RecordCame) event()   {}
+func (SettingsCame) event() {}
+func (TokenCame) event()    {}
+
+func (Save) effect()           {}
+func (BecomeSource) effect()   {}
+func (OpenDevice) effect()     {}
+func (CloseDevice) effect()    {}
+func (Dial) effect()           {}
+func (Hangup) effect()         {}
+func (Tune) effect()           {}
+func (Require) effect()        {}
+func (SendRecord) effect()     {}
+func (SendSettings) effect()   {}
+func (SendCheckpoint) effect() {}
+func (Hold) effect()           {}
+func (Release) effect()        {}
+func (Checkpoint) effect()     {}
+func (DeliverToken) effect()   {}
+func (AskPeers) effect()       {}
+func (AcceptSession) effect()  {}
+func (RefuseSession) effect()  {}
+func (DropSession) effect()    {}
+func (AckRecord) effect()      {}
+func (Reply) effect()          {}
+func (PlanStep) effect()       {}
+func (Note) effect()           {}
