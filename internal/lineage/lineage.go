@@ -53,8 +53,9 @@ func (t Term) String() string { return fmt.Sprintf("%d@%s", t.N, t.Node) }
 type Generation struct {
 	ID    GenID  `json:"id"`
 	Term  Term   `json:"term"`
-	Began uint64 `json:"began"` // above every number that can have been used before (rule 10)
-	Held  uint64 `json:"held"`  // the position of the generation before that its server surely held
+	Began uint64 `json:"began"`          // above every number that can have been used before (rule 10)
+	Held  uint64 `json:"held"`           // the position of the generation before that its server surely held
+	After Epoch  `json:"after,omitzero"` // Record.After of its server's standing when it began: see Stand
 }
 
 // History is a volume's list of generations, oldest first.
@@ -87,6 +88,9 @@ type Record struct {
 	Epoch   Epoch    `json:"epoch"`
 	Members []string `json:"members"` // sorted; includes the source
 	Since   uint64   `json:"since"`   // number
+	// After is the epoch of the record that this term's first record was inherited from; the server that the term names
+	// was a member of it. It stays the same within a term.
+	After Epoch `json:"after,omitzero"`
 }
 
 // Has reports whether the server is a member.
@@ -96,13 +100,13 @@ func (r Record) Has(node string) bool { return slices.Contains(r.Members, node) 
 func (r Record) With(node string, at uint64) Record {
 	members := append(slices.Clone(r.Members), node)
 	slices.Sort(members)
-	return Record{Epoch{r.Epoch.Term, r.Epoch.N + 1}, slices.Compact(members), at}
+	return Record{Epoch{r.Epoch.Term, r.Epoch.N + 1}, slices.Compact(members), at, r.After}
 }
 
 // Without returns the record of the next epoch without those members.
 func (r Record) Without(at uint64, nodes ...string) Record {
 	members := slices.DeleteFunc(slices.Clone(r.Members), func(m string) bool { return slices.Contains(nodes, m) })
-	return Record{Epoch{r.Epoch.Term, r.Epoch.N + 1}, members, at}
+	return Record{Epoch{r.Epoch.Term, r.Epoch.N + 1}, members, at, r.After}
 }
 
 // Position is how far a replica surely is: the last number of its history up to which it holds every write.

@@ -31,6 +31,8 @@ type Heir struct {
 	Plan   string   `json:"plan"`
 	Last   Position `json:"last"` // of the giver; the heir has exactly this
 	Record Record   `json:"record"`
+	// Settings as the giver had them, so that no pause or new member is lost on the way.
+	Settings Settings `json:"settings"`
 }
 
 // Settings is a volume's membership and how its mirrors are to work, kept on every member; the greater version wins (rule 19).
@@ -86,6 +88,7 @@ func (s Standing) Clone() Standing {
 	if s.Heir != nil {
 		h := *s.Heir
 		h.Record.Members = slices.Clone(h.Record.Members)
+		h.Settings = h.Settings.Clone()
 		s.Heir = &h
 	}
 	return s

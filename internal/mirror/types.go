@@ -42,8 +42,9 @@ type Event interface{ event() }
 
 // Events from the shell's start and clock, peers and administrators.
 type (
-	// Started is the first event; the Machine was made from what the log held.
-	Started struct{}
+	// Started is the first event; the Machine was made from what the log held. Mine is what the data path found
+	// (rule 9: a server that meets more of its own generation than it can have used refuses, `reverted`).
+	Started struct{ Mine Own }
 	// Tick arrives at least every 250 ms.
 	Tick struct{}
 	// PeerSeen: the peer answered a state request, or pushed its state.
@@ -126,13 +127,20 @@ type (
 		Session uint64
 		Epoch   lineage.Epoch
 	}
-	// AnswersWait: an answer cannot be given because these members' sessions are down. Repeated while it is so.
+	// AnswersWait: an answer cannot be given because these required members are not in step (their session is down, or
+	// still in its resync). Repeated at least every 250 ms while it is so.
 	AnswersWait struct{ Members []string }
-	// Drained: nothing is in flight any more since Hold, everything is answered.
-	Drained struct{ Number uint64 }
-	// CheckedHere: the checkpoint asked for by Checkpoint is durable here up to Number.
-	CheckedHere struct{ Last lineage.Position }
-	// CheckedThere: the target's answer to SendCheckpoint.
+	// Drained: nothing is in flight any more since the Hold of that plan, everything is answered; Number is the last one used.
+	Drained struct {
+		Plan   string // of the Hold
+		Number uint64
+	}
+	// CheckedHere: the checkpoint asked for by the Checkpoint of that plan is durable here up to Last.
+	CheckedHere struct {
+		Plan string // of the Checkpoint
+		Last lineage.Position
+	}
+	// CheckedThere: the target's answer to SendCheckpoint: it holds everything up to Number, durably, checkpoint included.
 	CheckedThere struct {
 		Target  string
 		Session uint64
@@ -185,7 +193,8 @@ type Own struct {
 	History    lineage.History
 	Position   lineage.Position
 	Consistent string
-	Unknown    bool // some region is unknown
+	Reserved   uint64 // numbers up to this one may have been used by this server as source; 0: not known
+	Unknown    bool   // some region is unknown
 	Failed     bool
 }
 
@@ -229,11 +238,12 @@ type (
 		Settings lineage.Settings
 	}
 	SendCheckpoint struct{ Target string }
-	// Hold new writes; Drained follows. Release lets them go on.
-	Hold    struct{}
+	// Hold new writes; Drained follows, with the same Plan. Release lets them go on. Plan is "" when a source of an older
+	// term holds its writes because it met a newer one (rule 25); no Drained is expected then.
+	Hold    struct{ Plan string }
 	Release struct{}
-	// Checkpoint here; CheckedHere follows.
-	Checkpoint struct{}
+	// Checkpoint here; CheckedHere follows, with the same Plan.
+	Checkpoint struct{ Plan string }
 	// DeliverToken to its heir; TokenAnswer follows.
 	DeliverToken struct{ Heir lineage.Heir }
 	// AskPeers for their state now; PeerSeen or PeerLost follow for each.
@@ -248,12 +258,14 @@ type (
 	DropSession struct{ Why string }
 	// AckRecord says to the source that the record is durable here.
 	AckRecord struct{ Epoch lineage.Epoch }
-	// Reply ends a Command or TokenCame. Rule "" and Err "" is success.
+	// Reply ends a Command or TokenCame. Rule "" and Err "" is success. Unfinished: not done within its limit, but it goes
+	// on (exit code 4); without it a Rule is a refusal that changed nothing (exit code 3).
 	Reply struct {
 		ID             uint64
 		Rule, Err, Fix string
+		Unfinished     bool
 	}
-	// Step tells whoever watches that a step of the plan began or ended.
+	// PlanStep tells whoever watches that a step of the plan began or ended: State is running | done | failed.
 	PlanStep struct{ Plan, Name, Text, State string }
 	// Note is an event for the administrator.
 	Note struct{ Level, Object, Rule, Message, Next string }
