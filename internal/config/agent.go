@@ -1,0 +1,129 @@
+package config
+
+import "time"
+
+// Agent is the configuration of one server's agent. After Load every path is absolute and every limit is set.
+type Agent struct {
+	Node       string `toml:"node"`       // this server's name, as in its certificate
+	Cluster    string `toml:"cluster"`    // the cluster's id, as in its certificates
+	State      string `toml:"state"`      // directory of intent logs, settings and agent.pid
+	Encryption string `toml:"encryption"` // On | Off
+	Listen     Listen `toml:"listen"`
+	API        API    `toml:"api"`
+	NBD        NBD    `toml:"nbd"`
+	TLS        TLS    `toml:"tls"`
+	Peers      []Peer `toml:"peer"`
+	Limits     Limits `toml:"limits"`
+	Log        Log    `toml:"log"`
+}
+
+// Values of Encryption.
+const (
+	On  = "on"
+	Off = "off"
+)
+
+// Encrypted reports whether the streams are to be encrypted. Peers prove who they are in either case.
+func (a *Agent) Encrypted() bool { return a.Encryption != Off }
+
+// Listen says where peers reach this agent: streams and control, always TLS with certificates of the cluster.
+type Listen struct {
+	Address string `toml:"address"` // HOST:PORT
+}
+
+// API is the control interface for the command line of this server.
+type API struct {
+	Socket string `toml:"socket"` // unix socket, mode 0600
+}
+
+// NBD says where applications of this server reach the volumes whose source it is.
+type NBD struct {
+	Socket  string `toml:"socket"`  // unix socket, mode 0600
+	Address string `toml:"address"` // HOST:PORT of a TCP server besides; "": none
+	TLS     bool   `toml:"tls"`     // the TCP server demands TLS with a certificate of the cluster
+}
+
+// TLS are the PEM files of this server.
+type TLS struct {
+	CA   string `toml:"ca"`
+	Cert string `toml:"cert"`
+	Key  string `toml:"key"`
+}
+
+// Peer is another server of the cluster.
+type Peer struct {
+	Name    string `toml:"name"`
+	Address string `toml:"address"` // HOST:PORT of its Listen.Address
+}
+
+// Log says how much the agent writes to its standard error.
+type Log struct {
+	Level  string `toml:"level"`  // debug | info | warn | error
+	Format string `toml:"format"` // text | json
+}
+
+// Limits bound every wait, queue and buffer of the agent.
+type Limits struct {
+	SyncTimeout     Duration `toml:"sync-timeout"`        // a sync target that acknowledges nothing for this long is dropped
+	HoldMax         Duration `toml:"hold-max"`            // a planned switchover holds writes at most this long
+	JoinWait        Duration `toml:"join-wait"`           // a new source waits for each member before it records it as lost
+	BootWait        Duration `toml:"boot-wait"`           // a starting source waits for its peers before it says that it stays closed
+	Heartbeat       Duration `toml:"heartbeat"`           // a quiet stream carries a ping this often
+	DeadAfter       Duration `toml:"dead-after"`          // a stream that carries nothing for this long is ended
+	HandshakeMax    Duration `toml:"handshake-max"`       // TLS and hello of a connection together
+	RetryMin        Duration `toml:"retry-min"`           // first pause before a target is dialed again
+	RetryMax        Duration `toml:"retry-max"`           // the pause doubles up to this
+	CheckpointEvery Duration `toml:"checkpoint-interval"` // pause between two checkpoints of a volume that is written to
+
+	QueueBytes    Size `toml:"queue-bytes"`     // frames waiting for the socket of one mirror
+	InFlightBytes Size `toml:"in-flight-bytes"` // payload of applications' requests not yet answered, one volume
+	ResyncBytes   Size `toml:"resync-bytes"`    // resync data on its way in one mirror
+
+	HotExtentsMax  int `toml:"hot-extents-max"` // extents of one volume that are hot at once
+	RequestsMax    int `toml:"requests-max"`    // requests of one NBD connection not yet answered
+	ConnectionsMax int `toml:"connections-max"` // NBD connections of the agent
+	HandshakesMax  int `toml:"handshakes-max"`  // connections of peers that have not yet said hello
+	EventsMax      int `toml:"events-max"`      // events kept; the oldest are forgotten
+	VolumesMax     int `toml:"volumes-max"`     // volumes of this agent
+	StreamsMax     int `toml:"api-streams-max"` // watchers and followers of the control interface
+}
+
+// Default is the configuration of an empty file.
+func Default() *Agent {
+	return &Agent{
+		State:      "/var/lib/keelson",
+		Encryption: On,
+		Listen:     Listen{Address: "0.0.0.0:7401"},
+		API:        API{Socket: "/run/keelson/agent.sock"},
+		NBD:        NBD{Socket: "/run/keelson/nbd.sock"},
+		TLS:        TLS{CA: "/etc/keelson/ca.crt", Cert: "/etc/keelson/node.crt", Key: "/etc/keelson/node.key"},
+		Limits:     DefaultLimits(),
+		Log:        Log{Level: "info", Format: "text"},
+	}
+}
+
+// DefaultLimits are the limits of an empty file.
+func DefaultLimits() Limits {
+	return Limits{
+		SyncTimeout:     Duration(10 * time.Second),
+		HoldMax:         Duration(10 * time.Second),
+		JoinWait:        Duration(5 * time.Second),
+		BootWait:        Duration(30 * time.Second),
+		Heartbeat:       Duration(time.Second),
+		DeadAfter:       Duration(5 * time.Second),
+		HandshakeMax:    Duration(5 * time.Second),
+		RetryMin:        Duration(100 * time.Millisecond),
+		RetryMax:        Duration(5 * time.Second),
+		CheckpointEvery: Duration(10 * time.Second),
+		QueueBytes:      64 << 20,
+		InFlightBytes:   256 << 20,
+		ResyncBytes:     16 << 20,
+		HotExtentsMax:   4096,
+		RequestsMax:     256,
+		ConnectionsMax:  64,
+		HandshakesMax:   16,
+		EventsMax:       4096,
+		VolumesMax:      256,
+		StreamsMax:      64,
+	}
+}

@@ -1,0 +1,150 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+)
+
+// SocketPathBytesMax is the longest path of a unix socket that Linux takes.
+const SocketPathBytesMax = 107
+
+// NodeName is what a server's name looks like: a DNS label, since certificates carry it as one.
+var NodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// checker collects problems.
+type checker []Problem
+
+func (c *checker) that(ok bool, key, format string, args ...any) {
+	if !ok {
+		*c = append(*c, Problem{Key: key, Message: fmt.Sprintf(format, args...)})
+	}
+}
+
+// check finds what is wrong in values that decoded well.
+func (a *Agent) check() []Problem {
+	var c checker
+	c.that(a.Node != "", "node", "missing: the name of this server, as in its certificate")
+	c.that(a.Node == "" || NodeName.MatchString(a.Node), "node", "%q is no server name: up to 63 of a-z, 0-9 and - are", a.Node)
+	c.that(a.Cluster != "", "cluster", "missing: the cluster's id, as in its certificates")
+	c.that(len(a.Cluster) <= 64, "cluster", "longer than 64 bytes")
+	c.that(a.State != "", "state", "missing: the directory for the agent's state")
+	c.oneOf(a.Encryption, "encryption", On, Off)
+	c.oneOf(a.Log.Level, "log.level", "debug", "info", "warn", "error")
+	c.oneOf(a.Log.Format, "log.format", "text", "json")
+	c.socket(a.API.Socket, "api.socket")
+	c.socket(a.NBD.Socket, "nbd.socket")
+	c.that(a.API.Socket != a.NBD.Socket, "nbd.socket", "is that of api.socket: each needs its own")
+	c.that(!a.NBD.TLS || a.NBD.Address != "", "nbd.tls", "needs nbd.address: a unix socket has no TLS")
+	c.addresses(a)
+	c.limits(&a.Limits)
+	return c
+}
+
+func (c *checker) oneOf(value, key string, values ...string) {
+	c.that(slices.Contains(values, value), key, "%q is none of %q", value, values)
+}
+
+func (c *checker) socket(path, key string) {
+	c.that(path != "", key, "missing: the path of a unix socket")
+	c.that(len(path) <= SocketPathBytesMax, key, "%s has %d bytes: the path of a unix socket may have %d", path, len(path), SocketPathBytesMax)
+}
+
+// addresses checks the forms of all addresses and that no two servers, and no two ports here, have the same one.
+func (c *checker) addresses(a *Agent) {
+	owner := map[string]string{}
+	claim := func(address, key, who string) {
+		host, port, err := net.SplitHostPort(address)
+		n, convErr := strconv.ParseUint(port, 10, 16)
+		if err != nil || convErr != nil || n == 0 {
+			c.that(false, key, "%q is no address: write it as HOST:PORT with a port from 1 to 65535", address)
+			return
+		}
+		address = net.JoinHostPort(host, strconv.FormatUint(n, 10))
+		other, taken := owner[address]
+		c.that(!taken, key, "%s is the address of %s already: two cannot listen on one port", address, other)
+		owner[address] = who
+	}
+	claim(a.Listen.Address, "listen.address", "listen.address")
+	if a.NBD.Address != "" {
+		claim(a.NBD.Address, "nbd.address", "nbd.address")
+	}
+	names := map[string]bool{a.Node: true}
+	for i, p := range a.Peers {
+		key := fmt.Sprintf("peer[%d]", i)
+		c.that(NodeName.MatchString(p.Name), key+".name", "%q is no server name: up to 63 of a-z, 0-9 and - are", p.Name)
+		c.that(p.Name == "" || p.Name != a.Node, key+".name", "%q is this server itself: list only the others", p.Name)
+		c.that(p.Name == a.Node || !names[p.Name], key+".name", "%q is listed twice", p.Name)
+		names[p.Name] = true
+		claim(p.Address, key+".address", "peer "+p.Name)
+		host, _, _ := net.SplitHostPort(p.Address)
+		ip := net.ParseIP(host)
+		c.that(ip == nil || !ip.IsUnspecified(), key+".address", "%s is no address that can be reached: name the server", p.Address)
+	}
+}
+
+// limits checks that every limit is set and that they fit each other.
+func (c *checker) limits(l *Limits) {
+	for _, d := range []struct {
+		key      string
+		value    Duration
+		min, max string
+	}{
+		{"sync-timeout", l.SyncTimeout, "100ms", "10m"}, {"hold-max", l.HoldMax, "100ms", "10m"},
+		{"join-wait", l.JoinWait, "0s", "10m"}, {"boot-wait", l.BootWait, "0s", "1h"},
+		{"heartbeat", l.Heartbeat, "10ms", "1m"}, {"dead-after", l.DeadAfter, "50ms", "10m"},
+		{"handshake-max", l.HandshakeMax, "100ms", "1m"},
+		{"retry-min", l.RetryMin, "1ms", "1m"}, {"retry-max", l.RetryMax, "1ms", "10m"},
+		{"checkpoint-interval", l.CheckpointEvery, "100ms", "1h"},
+	} {
+		var lo, hi Duration
+		_, _ = lo.UnmarshalText([]byte(d.min)), hi.UnmarshalText([]byte(d.max))
+		c.that(d.value >= lo && d.value <= hi, "limits."+d.key, "%s is not from %s to %s: write it as in \"30s\"", d.value, d.min, d.max)
+	}
+	for _, s := range []struct {
+		key      string
+		value    int64
+		min, max Size
+	}{
+		{"queue-bytes", int64(l.QueueBytes), 1 << 20, 1 << 40}, {"in-flight-bytes", int64(l.InFlightBytes), 32 << 20, 1 << 40},
+		{"resync-bytes", int64(l.ResyncBytes), 1 << 20, 1 << 40},
+	} {
+		c.that(s.value >= int64(s.min) && s.value <= int64(s.max), "limits."+s.key, "%s is not from %s to %s", Size(s.value), s.min, s.max)
+	}
+	for _, n := range []struct {
+		key             string
+		value, min, max int
+	}{
+		{"hot-extents-max", l.HotExtentsMax, 16, 1 << 20}, {"requests-max", l.RequestsMax, 1, 1 << 16},
+		{"connections-max", l.ConnectionsMax, 1, 1 << 16}, {"handshakes-max", l.HandshakesMax, 1, 1 << 16},
+		{"events-max", l.EventsMax, 16, 1 << 20}, {"volumes-max", l.VolumesMax, 1, 1 << 16},
+		{"api-streams-max", l.StreamsMax, 1, 1 << 16},
+	} {
+		c.that(n.value >= n.min && n.value <= n.max, "limits."+n.key, "%d is not from %d to %d", n.value, n.min, n.max)
+	}
+	c.that(l.DeadAfter >= 2*l.Heartbeat, "limits.dead-after", "%s is less than twice the heartbeat (%s): healthy streams would be ended", l.DeadAfter, l.Heartbeat)
+	c.that(l.RetryMax >= l.RetryMin, "limits.retry-max", "%s is less than retry-min (%s)", l.RetryMax, l.RetryMin)
+}
+
+// checkFiles finds files that the configuration names and that cannot be read.
+func (a *Agent) checkFiles(path string, data []byte) error {
+	var c checker
+	for _, f := range []struct{ key, path, what string }{
+		{"tls.ca", a.TLS.CA, "the certificate of the cluster"},
+		{"tls.cert", a.TLS.Cert, "the certificate of this server"},
+		{"tls.key", a.TLS.Key, "the private key of this server"},
+	} {
+		file, err := os.Open(f.path)
+		c.that(err == nil, f.key, "%s cannot be read: %v", f.what, err)
+		if err == nil {
+			_ = file.Close() // only read permission was asked for
+		}
+	}
+	if len(c) > 0 {
+		return &Error{path, locate(c, data)}
+	}
+	return nil
+}
