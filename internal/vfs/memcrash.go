@@ -1,0 +1,78 @@
+package vfs
+
+import (
+	"math/rand/v2"
+	"slices"
+)
+
+// CrashProcess ends the process that used the file system: handles are dead, locks are gone, everything written is there.
+func (m *Mem) CrashProcess() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.drop()
+}
+
+// drop ends every handle and lock.
+func (m *Mem) drop() {
+	m.epoch++
+	m.hook = nil
+	for _, f := range m.names {
+		f.locked = false
+	}
+}
+
+// CrashPower cuts the power: besides, what was not durable is kept or lost at random, sector by sector and name by name.
+func (m *Mem) CrashPower() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.pending {
+		if m.rand.IntN(2) == 0 {
+			c.apply(m.durable)
+		}
+	}
+	m.pending = nil
+	m.names = map[string]*memFile{}
+	paths := make([]string, 0, len(m.durable))
+	for path, f := range m.durable {
+		m.names[path] = f
+		paths = append(paths, path)
+	}
+	slices.Sort(paths) // the same seed makes the same crash
+	for _, path := range paths {
+		m.names[path].settle(m.rand)
+	}
+	m.drop()
+}
+
+// settle decides for every sector, and the size, that is not durable: any content since it was is possible.
+func (f *memFile) settle(r *rand.Rand) {
+	sectors := make([]int64, 0, len(f.unsynced))
+	for n := range f.unsynced {
+		sectors = append(sectors, n)
+	}
+	slices.Sort(sectors)
+	for _, n := range sectors {
+		past := f.unsynced[n]
+		if r.IntN(2) == 0 {
+			f.setSector(n, past[r.IntN(len(past))])
+		}
+	}
+	clear(f.unsynced)
+	if k := r.IntN(len(f.sizes) + 1); k < len(f.sizes) {
+		f.size = f.sizes[k]
+	}
+	f.sizes = nil
+	f.clearFrom(f.size)
+}
+
+// clearFrom makes what is past the end read as zero, should the file grow again.
+func (f *memFile) clearFrom(size int64) {
+	for page, content := range f.pages {
+		switch at := page * memPageBytes; {
+		case at >= size:
+			delete(f.pages, page)
+		case at+memPageBytes > size:
+			clear(content[size-at:])
+		}
+	}
+}
