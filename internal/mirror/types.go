@@ -21,6 +21,8 @@ type Config struct {
 	RetryMin    time.Duration // back-off of dialing a target and of repeating a token (default 100 ms .. 5 s)
 	RetryMax    time.Duration
 	ShrinkAfter time.Duration // how long an answer waits for a member whose session is down before the record shrinks (default 0: at once)
+
+	omit string // tests only: the protection that is left out, to show that the tests notice
 }
 
 // PeerInfo is what a peer's agent reports of its replica of the volume.

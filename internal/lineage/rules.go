@@ -1,0 +1,138 @@
+package lineage
+
+// Rule is one named decision: what it means and what an administrator does next. Every refusal, verdict and
+// waiting state names one of Rules, so that the log, status, errors and the documentation use the same words.
+type Rule struct {
+	Name    string
+	Meaning string
+	Next    string // "" where nothing has to be done
+}
+
+// Names of rules. Each has a line in Rules.
+const (
+	// How two replicas stand to each other (Stand).
+	RuleInOrder         = "in-order"
+	RuleBehind          = "behind"
+	RuleNoCommonHistory = "no-common-history"
+	RuleSurplus         = "surplus"
+	RuleSplitBrain      = "split-brain"
+	RuleNewerThanSource = "newer-than-source"
+	RuleReverted        = "reverted"
+
+	// Which resync (resync.Decide).
+	RuleFullAsked      = "full-asked"
+	RuleForeignContent = "foreign-content"
+	RuleOnlyZeroes     = "only-zeroes"
+	RuleVersionsDiffer = "versions-differ"
+	RuleVersionsEqual  = "versions-equal"
+
+	// Who may follow whom.
+	RuleOlderTerm      = "older-term"
+	RuleWrongTermOwner = "wrong-term-owner"
+	RuleRemoved        = "removed"
+	RuleDiskFailed     = "disk-failed"
+	RuleHandedOver     = "handed-over"
+
+	// Switchovers.
+	RuleAlreadySource     = "already-source"
+	RuleNotAMember        = "not-a-member"
+	RulePaused            = "paused"
+	RuleBroken            = "broken"
+	RuleNotMirroring      = "not-mirroring"
+	RuleNotInSync         = "not-in-sync"
+	RuleUnreachable       = "unreachable"
+	RulePlanInProgress    = "plan-in-progress"
+	RuleNeedsForce        = "needs-force"
+	RuleSwitchoverTimeout = "switchover-timeout"
+	RuleHeirLost          = "heir-lost"
+	RuleWrongHeir         = "wrong-heir"
+	RuleNotTarget         = "not-target"
+	RuleNotConsistent     = "not-consistent"
+	RulePositionDiffers   = "position-differs"
+
+	// Commands.
+	RuleNotSource     = "not-source"
+	RuleSourceClosed  = "source-closed"
+	RuleAlreadyMember = "already-member"
+	RuleIsSource      = "is-source"
+	RuleBadSetting    = "bad-setting"
+
+	// A source that starts.
+	RuleBootWait     = "boot-wait"
+	RuleNewerTerm    = "newer-term"
+	RuleUnservedTerm = "unserved-term"
+	RuleUnknownThere = "unknown-there"
+
+	// The in-sync set.
+	RuleShrink = "in-sync-shrinks"
+	RuleAdmit  = "in-sync-grows"
+)
+
+// Rules is the table of all rules.
+var Rules = []Rule{
+	{RuleInOrder, "the target has the source's history up to its position", ""},
+	{RuleBehind, "the target has the source's history and lacks its newest writes", ""},
+	{RuleNoCommonHistory, "the two replicas share no generation: nothing is known of how their content relates", ""},
+	{RuleSurplus, "the target holds writes that are not in the source's history; they were on their way when their source stopped, and the resync replaces them", ""},
+	{RuleSplitBrain, "this replica went on without the new source and answered writes: following it would discard them", "compare both sides (keelson split-brain show VOLUME), then choose one (keelson split-brain resolve VOLUME --keep NODE)"},
+	{RuleNewerThanSource, "the replica's history continues where the source's ends: the source is the older one", "find out which server ought to be the source (keelson status on each)"},
+	{RuleReverted, "a peer holds more of this server's own writes than this server can have made: its disk or state was put back to an older one", "make another server the source (keelson switchover VOLUME --to NODE); this one then follows it"},
+
+	{RuleFullAsked, "a full resync was asked for by name: every region is sent", ""},
+	{RuleForeignContent, "the two replicas share no history and hold content: all regions are compared by digests and those that differ are sent", ""},
+	{RuleOnlyZeroes, "the two replicas share no history, and what the target lacks is known on both sides: regions of equal version are skipped", ""},
+	{RuleVersionsDiffer, "only the regions are sent whose versions differ, or are unknown and whose digests differ", ""},
+	{RuleVersionsEqual, "every region has the same known version on both sides: nothing differs", ""},
+
+	{RuleOlderTerm, "the server has promised to follow a newer term than that of the source which asks", "nothing: the older source is told and becomes a target; if it does not, look at its status"},
+	{RuleWrongTermOwner, "the source asks in a term that names another server", "restart the agent of the source that asks; if it happens again, two servers use one name"},
+	{RuleRemoved, "the server was removed from the volume", "add it again at the source (keelson mirror add VOLUME --target NODE:PATH) if it is to hold a copy"},
+	{RuleDiskFailed, "the disk under this copy failed", "replace the disk, remove the mirror and add it again"},
+	{RuleHandedOver, "the role of source was handed to another server, durably, and that server has not answered yet; the old source never takes it back", "nothing: it is repeated until the new source answers; see that its agent runs and is reachable"},
+
+	{RuleAlreadySource, "the server is the source already", ""},
+	{RuleNotAMember, "the server holds no copy of the volume", "add it as a target first (keelson mirror add VOLUME --target NODE:PATH)"},
+	{RulePaused, "the mirror to that server is paused", "continue it (keelson mirror continue VOLUME --target NODE) and wait until it is Mirroring"},
+	{RuleBroken, "the mirror to that server is broken", "continue it (keelson mirror continue VOLUME --target NODE) and wait until it is Mirroring"},
+	{RuleNotMirroring, "the target is being brought up to date", "wait until the mirror is Mirroring (keelson status --watch)"},
+	{RuleNotInSync, "the target is not in the in-sync set yet: it may lack writes that were answered", "wait until the mirror is Mirroring (keelson status --watch)"},
+	{RuleUnreachable, "the source has no session with that server", "see that its agent runs and is reachable from the source, and wait until the mirror is Mirroring"},
+	{RulePlanInProgress, "a switchover of this volume is under way", "wait for it to end (keelson status --watch), then ask again"},
+	{RuleNeedsForce, "the source cannot be reached, so it cannot hand over", "bring the source back; or, if it is surely gone, keelson switchover VOLUME --to NODE --force"},
+	{RuleSwitchoverTimeout, "the switchover did not come to its commit point within its limit and was given up; the source serves on", "look at the state of the mirrors (keelson status), then ask again"},
+	{RuleHeirLost, "the server that was to become source was lost before the commit point; the source serves on", "wait until the mirror is Mirroring again, then ask again"},
+	{RuleWrongHeir, "the hand-over names another server", "nothing: the source repeats it to the right one"},
+	{RuleNotTarget, "the server is not a target and takes no hand-over", "look at its status"},
+	{RuleNotConsistent, "the copy is in the middle of a resync and cannot be used", "wait for the end of the resync"},
+	{RulePositionDiffers, "the copy does not hold exactly what the old source had when it handed over", "look at both servers' positions (keelson status) before anything is forced"},
+
+	{RuleNotSource, "only the source changes its mirrors, and this server is not the source", "ask again at the source that status names"},
+	{RuleSourceClosed, "this server was the source and has not opened the volume again yet", "see what it waits for (keelson status)"},
+	{RuleAlreadyMember, "the server holds a copy of the volume already", "change its settings with keelson mirror set"},
+	{RuleIsSource, "the server is the source: it has no mirror to itself", "switch over to another server first"},
+	{RuleBadSetting, "the setting has no such value", "see keelson mirror set --help"},
+
+	{RuleBootWait, "a server that was source opens nothing until every member has answered and none knows a newer source", "bring the silent servers back; or, if they surely did not take over: keelson switchover VOLUME --to SELF --force"},
+	{RuleNewerTerm, "another server became source in a newer term while this one was away", "nothing: this server becomes a target when the new source reaches it"},
+	{RuleUnservedTerm, "a server has promised to follow a newer term in which nobody serves", "bring the server back that the term names; it settles the matter"},
+	{RuleUnknownThere, "a member of the in-sync set says that it does not know the volume, so it cannot say whether somebody took over", "see that it runs with its own state directory; or, if it lost it for good: keelson switchover VOLUME --to SELF --force"},
+
+	{RuleShrink, "a member was lost and left the in-sync set before anything was answered without it", "nothing: it comes back by itself when its server is reachable"},
+	{RuleAdmit, "the target holds everything answered, durably, and joined the in-sync set", ""},
+}
+
+// FindRule returns the rule of that name.
+func FindRule(name string) (Rule, bool) {
+	for _, r := range Rules {
+		if r.Name == name {
+			return r, true
+		}
+	}
+	return Rule{}, false
+}
+
+// NextOf is what to do next after that rule said no; "" if the rule has none or is not known.
+func NextOf(name string) string {
+	r, _ := FindRule(name)
+	return r.Next
+}

@@ -1,0 +1,145 @@
+package mirror
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"keelson/internal/lineage"
+)
+
+// boot is the wait of a server that was source: it opens only after every member has answered and none knows a newer
+// source (rule 24).
+type boot struct {
+	waiting bool
+	since   time.Time
+	asked   time.Time
+	noted   string // the reason noted last
+	rule    string
+	reason  string
+}
+
+const askEvery = 250 * time.Millisecond
+
+func (m *Machine) bootStart() {
+	if m.neverJoined() {
+		m.openAsSource()
+		return
+	}
+	m.boot = boot{waiting: true, since: m.now}
+}
+
+// neverJoined reports whether no other server was ever a member of the in-sync set: then nobody can have taken over.
+func (m *Machine) neverJoined() bool {
+	r := m.st.Record
+	return len(r.Members) == 1 && r.Members[0] == m.cfg.Self && r.Epoch.N == 0 && r.Epoch.Term.N <= 1
+}
+
+func (m *Machine) bootTick() {}
+
+// bootSettle asks those who have not answered and opens when nothing speaks against it.
+func (m *Machine) bootSettle() {
+	if !m.boot.waiting {
+		return
+	}
+	silent := m.judgePeers()
+	if m.boot.rule == "" {
+		m.openAsSource()
+		return
+	}
+	if m.now.Sub(m.boot.asked) >= askEvery {
+		m.boot.asked = m.now
+		m.emit(AskPeers{m.others()})
+	}
+	decided := !silent || m.now.Sub(m.boot.since) >= m.cfg.BootWait
+	if decided && m.boot.noted != m.boot.rule {
+		m.boot.noted = m.boot.rule
+		m.note("warning", m.boot.rule, "the volume stays closed here: "+m.boot.reason)
+	}
+}
+
+// judgePeers sets rule and reason to what speaks against opening, the gravest first; rule "" is nothing. silent: it is
+// only that somebody has not answered yet.
+func (m *Machine) judgePeers() (silent bool) {
+	b := &m.boot
+	b.rule, b.reason = "", ""
+	var quiet, strangers []string
+	for _, node := range m.others() {
+		p := m.peer(node)
+		switch {
+		case p.up && p.info.Known:
+			if rule, reason := m.knowsNewer(node, p.info); rule != "" {
+				b.rule, b.reason = rule, reason
+				return false
+			}
+		case p.up && !m.st.Record.Has(node):
+		case p.up:
+			strangers = append(strangers, node)
+		default:
+			quiet = append(quiet, node)
+		}
+	}
+	if len(strangers) > 0 {
+		b.rule = lineage.RuleUnknownThere
+		b.reason = strings.Join(strangers, ", ") + " of the in-sync set does not know the volume"
+		return false
+	}
+	if len(quiet) > 0 && !m.omits("ask") {
+		b.rule, b.reason = lineage.RuleBootWait, "waiting for "+strings.Join(quiet, ", ")+" to say whether somebody took over"
+		return true
+	}
+	return false
+}
+
+// knowsNewer says by which rule the peer's answer forbids this server to open; "" if it does not.
+func (m *Machine) knowsNewer(node string, i PeerInfo) (rule, reason string) {
+	if m.omits("ask") {
+		return "", ""
+	}
+	switch {
+	case m.st.Served.Less(i.Served) && i.Role == lineage.RoleSource:
+		return lineage.RuleNewerTerm, fmt.Sprintf("%s became the source in term %s", node, i.Served)
+	case m.st.Record.Epoch.Term.Less(i.Record.Epoch.Term):
+		return lineage.RuleNewerTerm, fmt.Sprintf("%s has followed a source of the newer term %s", node, i.Record.Epoch.Term)
+	case m.st.Promised.Less(i.Promised):
+		return lineage.RuleUnservedTerm, fmt.Sprintf("%s has promised to follow %s in the newer term %s", node, i.Promised.Node, i.Promised)
+	case m.st.Record.Epoch.Compare(i.Record.Epoch) < 0:
+		return lineage.RuleReverted, fmt.Sprintf("%s has a newer in-sync record than this server ever wrote", node)
+	}
+	mine := lineage.Replica{Node: m.cfg.Self, History: m.own.History, Position: m.own.Position, Record: m.st.Record, Reserved: m.own.Reserved}
+	theirs := lineage.Replica{Node: node, History: i.History, Position: i.Position, Record: i.Record}
+	if len(m.own.History) > 0 && lineage.Stand(mine, theirs).Rule == lineage.RuleReverted {
+		return lineage.RuleReverted, fmt.Sprintf("%s holds writes of this server that this server does not know of", node)
+	}
+	return "", ""
+}
+
+// openAsSource serves again in the term that this server serves already; its next generation begins with the first write.
+func (m *Machine) openAsSource() {
+	m.boot = boot{}
+	m.emit(BecomeSource{Standing: m.st.Clone(), Lazy: true})
+	m.serve()
+}
+
+// serve opens the device after BecomeSource: answers wait for every member of the record that joins within JoinWait.
+func (m *Machine) serve() {
+	m.open, m.newer, m.split, m.refused = true, "", "", ""
+	m.links, m.in = map[string]*link{}, incoming{}
+	m.required = required{sent: []string{"?"}, dropped: map[string]lineage.Epoch{}}
+	m.requireSettle()
+	m.emit(OpenDevice{})
+	for _, node := range m.others() {
+		m.link(node).expectUntil = m.now.Add(m.cfg.JoinWait)
+	}
+}
+
+// force opens a source that waits for peers that do not answer, because an administrator says so.
+func (m *Machine) force(c Command) {
+	if rule := m.boot.rule; rule != "" && rule != lineage.RuleBootWait && rule != lineage.RuleUnknownThere {
+		m.reply(c.ID, rule, m.boot.reason)
+		return
+	}
+	m.note("warning", m.boot.rule, "opened by an administrator although: "+m.boot.reason)
+	m.openAsSource()
+	m.reply(c.ID, "", "")
+}

@@ -1,0 +1,55 @@
+package mirror
+
+import (
+	"fmt"
+	"slices"
+
+	"keelson/internal/lineage"
+)
+
+// tokenCame takes the role of source, late and more than once if need be (rule 21).
+func (m *Machine) tokenCame(e TokenCame) {
+	h := e.Heir
+	if h.Node == m.cfg.Self && m.st.Served.Compare(h.Term) >= 0 {
+		m.reply(e.ID, "", "") // it serves that term, or did; nothing to do
+		return
+	}
+	if rule, why := m.refuseToken(e); rule != "" {
+		m.reply(e.ID, rule, why)
+		return
+	}
+	if m.in.session {
+		m.emit(DropSession{"this server becomes the source"})
+	}
+	m.st = m.st.Clone()
+	m.st.Role, m.st.Promised, m.st.Served, m.st.Heir = lineage.RoleSource, h.Term, h.Term, nil
+	m.st.Record = h.Record
+	m.st.Record.Members = slices.Clone(h.Record.Members)
+	if m.st.Settings.Version.Compare(h.Settings.Version) < 0 {
+		m.st.Settings = h.Settings.Clone()
+	}
+	m.emit(BecomeSource{Standing: m.st.Clone()})
+	m.serve()
+	m.note("info", "", fmt.Sprintf("took the role of source over from %s, term %s", e.From, h.Term))
+	m.reply(e.ID, "", "")
+}
+
+// refuseToken says by which rule the hand-over is refused; "" if it is not.
+func (m *Machine) refuseToken(e TokenCame) (rule, why string) {
+	h, mine := e.Heir, e.Mine
+	switch {
+	case h.Node != m.cfg.Self || h.Term.Node != m.cfg.Self:
+		return lineage.RuleWrongHeir, fmt.Sprintf("the hand-over is for %s", h.Node)
+	case h.Term.Less(m.st.Promised):
+		return lineage.RuleOlderTerm, fmt.Sprintf("%s has promised the newer term %s", m.cfg.Self, m.st.Promised)
+	case m.st.Role != lineage.RoleTarget:
+		return lineage.RuleNotTarget, fmt.Sprintf("%s is not a target but %s", m.cfg.Self, m.st.Role)
+	case mine.Failed || m.failed != "":
+		return lineage.RuleDiskFailed, fmt.Sprintf("the disk of %s failed", m.cfg.Self)
+	case mine.Consistent != "yes":
+		return lineage.RuleNotConsistent, fmt.Sprintf("%s is in the middle of a resync", m.cfg.Self)
+	case mine.Position != h.Last || len(mine.History) > 0 && mine.History.Last().ID != h.Last.Gen:
+		return lineage.RulePositionDiffers, fmt.Sprintf("%s is at number %d, %s handed over at %d", m.cfg.Self, mine.Position.Number, e.From, h.Last.Number)
+	}
+	return "", ""
+}

@@ -1,0 +1,231 @@
+package mirror
+
+import (
+	"time"
+
+	"keelson/internal/lineage"
+	"keelson/internal/switchover"
+)
+
+// State of a mirror, the first that applies, as status shows it.
+type State string
+
+// The states of a mirror.
+const (
+	SplitBrain    State = "SplitBrain"
+	Failed        State = "Failed"
+	Broken        State = "Broken"
+	Paused        State = "Paused"
+	Resync        State = "Resync"
+	ResyncPending State = "ResyncPending"
+	Mirroring     State = "Mirroring"
+)
+
+// View is what status shows of the machine. It shares nothing with it.
+type View struct {
+	Role    lineage.Role
+	Open    bool   // the device is open: applications are let in
+	Reason  string // why a source is closed, or holds its writes, or a target has no source; "" if nothing is wrong
+	Rule    string // of Reason
+	Source  string // believed to be the source; "" if none is known
+	Term    lineage.Term
+	Record  lineage.Record
+	Mirrors []MirrorView // a source's: of every member not removed; a target's: its own
+	Plan    *PlanView
+	Failed  string
+	// Candidates for a switchover, sorted by name, without this server unless it is not the source.
+	Candidates []Candidate
+	Settings   lineage.Settings
+}
+
+// MirrorView is one mirror.
+type MirrorView struct {
+	Source, Target string
+	Mode           lineage.Mode
+	State          State
+	Reason, Rule   string
+	Kind           string // of the resync under way, or last in this session
+	Session        uint64 // 0: none
+}
+
+// PlanView is a switchover under way.
+type PlanView struct {
+	ID, To, Step, Waits string
+	Started             time.Time
+	Committed           bool
+}
+
+// Candidate says whether the volume can be switched over to that server now, without force.
+type Candidate struct {
+	To     string
+	OK     bool
+	Rule   string
+	Reason string
+}
+
+// View is what status shows.
+func (m *Machine) View() View {
+	s := m.st.Clone()
+	v := View{Role: s.Role, Open: m.open, Term: s.Promised, Record: s.Record, Settings: s.Settings, Failed: m.failed, Source: m.source()}
+	if m.open || s.Role == lineage.RoleSource {
+		v.Term = s.Served
+	}
+	v.Rule, v.Reason = m.reason()
+	if s.Role == lineage.RoleSource {
+		for _, node := range m.others() {
+			v.Mirrors = append(v.Mirrors, m.mirrorView(node))
+		}
+	} else if self := m.member(m.cfg.Self); self != nil {
+		v.Mirrors = append(v.Mirrors, m.ownMirror(*self))
+	}
+	v.Plan = m.planView()
+	for _, member := range s.Settings.Members {
+		if member.Removed || member.Node == m.cfg.Self && s.Role == lineage.RoleSource {
+			continue
+		}
+		c := Candidate{To: member.Node, OK: true}
+		if r := switchover.Check(m.Facts(member.Node)); r != nil {
+			c = Candidate{To: member.Node, Rule: r.Rule, Reason: r.Message}
+		}
+		v.Candidates = append(v.Candidates, c)
+	}
+	return v
+}
+
+// source is the server believed to be the source.
+func (m *Machine) source() string {
+	switch m.st.Role {
+	case lineage.RoleSource:
+		return m.cfg.Self
+	case lineage.RoleHanded:
+		return m.st.Heir.Node
+	}
+	best, node := m.in.term, m.in.from
+	for name, p := range m.peers {
+		if p.ever && p.info.Known && p.info.Role == lineage.RoleSource && !p.info.Served.Less(best) {
+			best, node = p.info.Served, name
+		}
+	}
+	if node == "" || best.Less(m.st.Promised) {
+		return m.st.Promised.Node
+	}
+	return node
+}
+
+func (m *Machine) reason() (rule, reason string) {
+	switch {
+	case m.split != "":
+		return m.refused, m.split
+	case m.newer != "":
+		return lineage.RuleSplitBrain, m.newer
+	case m.boot.waiting:
+		return m.boot.rule, m.boot.reason
+	case m.st.Role == lineage.RoleHanded:
+		return lineage.RuleHandedOver, "handed over to " + m.st.Heir.Node + ", which has not answered yet"
+	}
+	return "", ""
+}
+
+// mirrorView is a mirror as its source sees it.
+func (m *Machine) mirrorView(node string) MirrorView {
+	s, l := m.member(node), m.link(node)
+	v := MirrorView{Source: m.cfg.Self, Target: node, Mode: s.Mode, Kind: l.kind, Session: l.session, Rule: l.rule, Reason: l.reason}
+	switch {
+	case l.rule == lineage.RuleSplitBrain || m.newer != "" || m.split != "":
+		v.State = SplitBrain
+	case l.failed:
+		v.State = Failed
+	case s.Broken:
+		v.State, v.Reason, v.Rule = Broken, "broken by an administrator", lineage.RuleBroken
+	case s.Paused:
+		v.State, v.Reason, v.Rule = Paused, "paused by an administrator", lineage.RulePaused
+	case m.recorded(node, l) && l.phase >= inStep:
+		v.State, v.Reason = Mirroring, ""
+	case l.phase >= comparing:
+		v.State = Resync
+	default:
+		v.State = ResyncPending
+		if v.Reason == "" {
+			v.Reason = "connecting to " + node
+		}
+		if m.boot.waiting {
+			v.Reason = "the source is not open: " + m.boot.reason
+		}
+	}
+	return v
+}
+
+// recorded reports whether the target is a member of the durable record and has said that it knows.
+func (m *Machine) recorded(node string, l *link) bool {
+	return m.st.Record.Has(node) && l.since != lineage.Epoch{} && l.acked.Compare(l.since) >= 0
+}
+
+// ownMirror is this server's mirror as its target sees it.
+func (m *Machine) ownMirror(s lineage.Member) MirrorView {
+	v := MirrorView{Source: m.source(), Target: m.cfg.Self, Mode: s.Mode}
+	switch {
+	case m.split != "":
+		v.State, v.Reason, v.Rule = SplitBrain, m.split, m.refused
+	case m.failed != "":
+		v.State, v.Reason, v.Rule = Failed, m.failed, lineage.RuleDiskFailed
+	case s.Broken:
+		v.State, v.Reason, v.Rule = Broken, "broken by an administrator", lineage.RuleBroken
+	case s.Paused:
+		v.State, v.Reason, v.Rule = Paused, "paused by an administrator", lineage.RulePaused
+	case m.in.session && m.in.inStep && m.st.Record.Has(m.cfg.Self):
+		v.State = Mirroring
+	case m.in.session && m.in.inStep:
+		v.State, v.Reason = Resync, "waiting until everything answered is on its disk"
+	case m.in.session:
+		v.State, v.Reason = Resync, "being brought up to date"
+	default:
+		v.State, v.Reason = ResyncPending, "no session with the source "+m.source()
+		if m.in.ended != "" {
+			v.Reason += ": " + m.in.ended
+		}
+	}
+	return v
+}
+
+func (m *Machine) planView() *PlanView {
+	if p := m.plan; p != nil {
+		a := switchover.Next(p.data, p.state)
+		return &PlanView{ID: p.data.ID, To: p.data.To, Step: a.Step, Waits: a.Waits, Started: p.started}
+	}
+	if h := m.st.Heir; h != nil {
+		return &PlanView{ID: h.Plan, To: h.Node, Step: switchover.StepHandOver, Waits: h.Node + " to take over", Started: m.token.started, Committed: true}
+	}
+	return nil
+}
+
+// Facts are what this server knows about a wish to make that server the source; with them switchover.Planned shows the plan.
+// LagBytes is the shell's to fill in.
+func (m *Machine) Facts(to string) switchover.Facts {
+	f := switchover.Facts{Self: m.cfg.Self, To: to, Source: m.source(), SelfServes: m.open, SelfFailed: m.failed, Heir: m.targetFacts(to)}
+	if m.boot.waiting {
+		f.SelfWaits = m.boot.reason
+	}
+	if p := m.planView(); p != nil {
+		f.Running = p.ID
+	}
+	if p := m.peers[f.Source]; p != nil && p.up || m.in.session {
+		f.SourceReachable = true
+	}
+	for _, node := range m.others() {
+		f.Others = append(f.Others, m.targetFacts(node))
+	}
+	return f
+}
+
+func (m *Machine) targetFacts(node string) switchover.Target {
+	s := m.member(node)
+	if s == nil {
+		return switchover.Target{Node: node}
+	}
+	t := switchover.Target{Node: node, Known: true, Mode: s.Mode, Paused: s.Paused, Broken: s.Broken}
+	if l := m.links[node]; l != nil && m.open {
+		t.Failed, t.Linked, t.InStep, t.Recorded = l.failed, l.phase >= comparing, l.phase >= inStep, m.recorded(node, l)
+		t.Reason = l.reason
+	}
+	return t
+}
