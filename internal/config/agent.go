@@ -85,7 +85,6 @@ type Limits struct {
 	HandshakesMax  int `toml:"handshakes-max"`  // connections of peers that have not yet said hello
 	EventsMax      int `toml:"events-max"`      // events kept; the oldest are forgotten
 	VolumesMax     int `toml:"volumes-max"`     // volumes of this agent
-	StreamsMax     int `toml:"api-streams-max"` // watchers and followers of the control interface
 }
 
 // Default is the configuration of an empty file.
@@ -124,6 +123,5 @@ func DefaultLimits() Limits {
 		HandshakesMax:   16,
 		EventsMax:       4096,
 		VolumesMax:      256,
-		StreamsMax:      64,
 	}
 }

@@ -121,7 +121,6 @@ func (c *checker) limits(l *Limits) {
 		{"hot-extents-max", l.HotExtentsMax, 16, 1 << 20}, {"requests-max", l.RequestsMax, 1, 1 << 16},
 		{"connections-max", l.ConnectionsMax, 1, 1 << 16}, {"handshakes-max", l.HandshakesMax, 1, 1 << 16},
 		{"events-max", l.EventsMax, 16, 1 << 20}, {"volumes-max", l.VolumesMax, 1, 1 << 16},
-		{"api-streams-max", l.StreamsMax, 1, 1 << 16},
 	} {
 		c.that(n.value >= n.min && n.value <= n.max, "limits."+n.key, "%d is not from %d to %d", n.value, n.min, n.max)
 	}

@@ -1,0 +1,96 @@
+// Package apitest has a Service in memory for tests of what uses one.
+package apitest
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"keelson/internal/api"
+)
+
+// Fake is an api.Service made of functions; one that is nil fails with "not faked".
+type Fake struct {
+	OnStatus       func(context.Context) (*api.Status, error)
+	OnWatch        func(context.Context, func(*api.Status) error) error
+	OnEvents       func(context.Context, api.EventsQuery, func(api.Event) error) error
+	OnCreateVolume func(context.Context, api.CreateVolume) (*api.VolumeStatus, error)
+	OnDeleteVolume func(context.Context, api.DeleteVolume) error
+	OnChangeMirror func(context.Context, api.MirrorChange) (*api.VolumeStatus, error)
+	OnSwitchover   func(context.Context, api.Switchover, func(api.SwitchoverStep)) (*api.SwitchoverResult, error)
+}
+
+var _ api.Service = (*Fake)(nil)
+
+func notFaked(call string) error { return api.Errorf(api.Failed, "call "+call, "not faked") }
+
+// Status implements api.Service.
+func (f *Fake) Status(ctx context.Context) (*api.Status, error) {
+	if f.OnStatus == nil {
+		return nil, notFaked("Status")
+	}
+	return f.OnStatus(ctx)
+}
+
+// Watch implements api.Service.
+func (f *Fake) Watch(ctx context.Context, fn func(*api.Status) error) error {
+	if f.OnWatch == nil {
+		return notFaked("Watch")
+	}
+	return f.OnWatch(ctx, fn)
+}
+
+// Events implements api.Service.
+func (f *Fake) Events(ctx context.Context, q api.EventsQuery, fn func(api.Event) error) error {
+	if f.OnEvents == nil {
+		return notFaked("Events")
+	}
+	return f.OnEvents(ctx, q, fn)
+}
+
+// CreateVolume implements api.Service.
+func (f *Fake) CreateVolume(ctx context.Context, r api.CreateVolume) (*api.VolumeStatus, error) {
+	if f.OnCreateVolume == nil {
+		return nil, notFaked("CreateVolume")
+	}
+	return f.OnCreateVolume(ctx, r)
+}
+
+// DeleteVolume implements api.Service.
+func (f *Fake) DeleteVolume(ctx context.Context, r api.DeleteVolume) error {
+	if f.OnDeleteVolume == nil {
+		return notFaked("DeleteVolume")
+	}
+	return f.OnDeleteVolume(ctx, r)
+}
+
+// ChangeMirror implements api.Service.
+func (f *Fake) ChangeMirror(ctx context.Context, r api.MirrorChange) (*api.VolumeStatus, error) {
+	if f.OnChangeMirror == nil {
+		return nil, notFaked("ChangeMirror")
+	}
+	return f.OnChangeMirror(ctx, r)
+}
+
+// Switchover implements api.Service.
+func (f *Fake) Switchover(ctx context.Context, r api.Switchover, step func(api.SwitchoverStep)) (*api.SwitchoverResult, error) {
+	if f.OnSwitchover == nil {
+		return nil, notFaked("Switchover")
+	}
+	return f.OnSwitchover(ctx, r, step)
+}
+
+// Serve offers a Service at a unix socket until the test ends.
+func Serve(t testing.TB, path string, s api.Service) {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: api.NewHandler(s), ReadHeaderTimeout: 10 * time.Second}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close(); <-done })
+}
