@@ -1,5 +1,7 @@
 package lineage
 
+import "slices"
+
 // Replica is what decides how one copy stands to another.
 type Replica struct {
 	Node       string
@@ -165,4 +167,9 @@ func direction(greater bool) int {
 		return 1
 	}
 	return -1
+}
+
+// CutHistory is the part of mine up to the position that CutBack returned.
+func CutHistory(mine History, agreed Position) History {
+	return slices.Clone(mine[:mine.Find(agreed.Gen)+1])
 }

@@ -2,56 +2,34 @@ package resync
 
 import "time"
 
-// Pace is a token bucket of bytes: at most rate bytes a second, with a burst of a tenth of a second, but never
-// less than one piece, so that a piece larger than the burst is paid for after it was taken.
+// Pace is a token bucket of bytes a second. The zero value and NewPace are a full bucket. A piece larger than the bucket
+// is paid for after it was taken, so that no limit is too small for a region. Not safe for concurrent use.
 type Pace struct {
-	rate   int64 // bytes a second; 0: no limit
-	tokens float64
-	at     time.Time
+	owed float64 // bytes taken and not paid for
+	at   time.Time
 }
 
+// paceBurst is how much of the rate may be taken at once after a rest.
 const paceBurst = 100 * time.Millisecond
 
-// SetRate changes the limit in bytes a second; 0 is none.
-func (p *Pace) SetRate(rate int64, now time.Time) {
-	p.fill(now)
-	p.rate = max(rate, 0)
-	p.tokens = min(p.tokens, p.burst())
-}
+// NewPace makes a full bucket.
+func NewPace() *Pace { return &Pace{} }
 
-// Take pays for n bytes and returns how long to wait before the next piece; 0: go on.
-func (p *Pace) Take(n int64, now time.Time) time.Duration {
-	if p.rate == 0 {
+// Delay pays for that many bytes at now and returns how long to wait before the next piece. rate is in bytes a second and
+// may change from call to call; 0 is no limit.
+func (p *Pace) Delay(now time.Time, bytes, rate int64) time.Duration {
+	if rate <= 0 {
+		p.owed, p.at = 0, now
 		return 0
 	}
-	p.fill(now)
-	p.tokens -= float64(n)
-	return p.owed()
-}
-
-// Wait is how long to wait before the next piece; 0: go on.
-func (p *Pace) Wait(now time.Time) time.Duration {
-	if p.rate == 0 {
-		return 0
-	}
-	p.fill(now)
-	return p.owed()
-}
-
-func (p *Pace) owed() time.Duration {
-	if p.tokens >= 0 {
-		return 0
-	}
-	return time.Duration(-p.tokens / float64(p.rate) * float64(time.Second))
-}
-
-func (p *Pace) burst() float64 { return float64(p.rate) * paceBurst.Seconds() }
-
-func (p *Pace) fill(now time.Time) {
 	if passed := now.Sub(p.at); !p.at.IsZero() && passed > 0 {
-		p.tokens = min(p.tokens+passed.Seconds()*float64(p.rate), p.burst())
+		p.owed = max(p.owed-passed.Seconds()*float64(rate), 0)
 	}
-	if p.at.IsZero() || now.After(p.at) {
-		p.at = now
+	p.at = now
+	p.owed += float64(bytes)
+	wait := time.Duration(p.owed / float64(rate) * float64(time.Second))
+	if wait <= paceBurst {
+		return 0
 	}
+	return wait - paceBurst/2
 }
