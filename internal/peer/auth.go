@@ -1,0 +1,131 @@
+package peer
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+)
+
+// ALPN names: what a connection to the one port is for.
+const (
+	alpnStream  = "keelson-stream/1"
+	alpnControl = "http/1.1"
+)
+
+// Rules by which a peer is not let in, or not talked to.
+const (
+	RuleCertificate = "peer-certificate" // not of this cluster's CA, or none
+	RuleCluster     = "peer-cluster"     // another cluster
+	RuleNode        = "peer-node"        // another node than the one meant, or than its certificate says
+	RuleSelf        = "peer-self"        // this very node
+	RuleHandshake   = "peer-handshake"   // not a peer, or one that says nothing
+	RuleQueue       = "peer-queue"       // more is queued than Options.QueueBytesMax
+)
+
+// AuthError is a peer that could not be proved to be the one meant.
+type AuthError struct {
+	Rule    string
+	Address string // of the peer
+	Message string
+	Next    string // what to do
+}
+
+// Error says who, why and what to do next.
+func (e *AuthError) Error() string {
+	return fmt.Sprintf("peer at %s: %s: %s (%s)", e.Address, e.Message, e.Next, e.Rule)
+}
+
+// serverTLS is the configuration of the port. The verdict on the client's certificate is standard verification, then verify.
+func serverTLS(id Identity) *tls.Config {
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{id.Cert},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    id.CA,
+		NextProtos:   []string{alpnStream, alpnControl},
+		// Tickets would be records after the handshake, which `encryption = off` cannot have, and are of no use to
+		// connections that live for days.
+		SessionTicketsDisabled:      true,
+		DynamicRecordSizingDisabled: true,
+		VerifyConnection:            func(s tls.ConnectionState) error { return verify(s, id, "") },
+	}
+}
+
+// clientTLS is the configuration for a connection to a node.
+func clientTLS(id Identity, wantNode, alpn string) *tls.Config {
+	return &tls.Config{
+		MinVersion:                  tls.VersionTLS13,
+		Certificates:                []tls.Certificate{id.Cert},
+		RootCAs:                     id.CA,
+		ServerName:                  wantNode + dnsSuffix,
+		NextProtos:                  []string{alpn},
+		SessionTicketsDisabled:      true,
+		DynamicRecordSizingDisabled: true,
+		VerifyConnection:            func(s tls.ConnectionState) error { return verify(s, id, wantNode) },
+	}
+}
+
+// verify runs after the chain was verified.
+func verify(s tls.ConnectionState, id Identity, wantNode string) error {
+	if len(s.PeerCertificates) == 0 {
+		return &AuthError{Rule: RuleCertificate, Message: "it shows no certificate"}
+	}
+	cluster, node, err := names(s.PeerCertificates[0])
+	switch {
+	case err != nil:
+		return &AuthError{Rule: RuleCertificate, Message: err.Error()}
+	case cluster != id.Cluster:
+		return &AuthError{Rule: RuleCluster, Message: fmt.Sprintf("it is of cluster %s, this server of %s", cluster, id.Cluster)}
+	case wantNode != "" && node != wantNode:
+		return &AuthError{Rule: RuleNode, Message: fmt.Sprintf("it is node %q, not %q", node, wantNode)}
+	}
+	return nil
+}
+
+// explain makes the error of a handshake one that says what to do: *AuthError unless the connection itself failed.
+func explain(err error, addr, wantNode string) error {
+	var auth *AuthError
+	var host x509.HostnameError
+	var unknown x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
+	var header tls.RecordHeaderError
+	var alert tls.AlertError
+	var remote *net.OpError
+	switch {
+	case errors.As(err, &auth):
+		auth = &AuthError{Rule: auth.Rule, Message: auth.Message}
+	case errors.As(err, &host):
+		message := fmt.Sprintf("it is not node %q", wantNode)
+		if _, node, err := names(host.Certificate); err == nil {
+			message = fmt.Sprintf("it is node %q, not %q", node, wantNode)
+		}
+		auth = &AuthError{Rule: RuleNode, Message: message}
+	case errors.As(err, &unknown):
+		auth = &AuthError{Rule: RuleCertificate, Message: "its certificate is not signed by this cluster's CA"}
+	case errors.As(err, &invalid):
+		auth = &AuthError{Rule: RuleCertificate, Message: "its certificate is not valid: " + invalid.Error()}
+	case errors.As(err, &remote) && remote.Op == "remote error", errors.As(err, &alert):
+		auth = &AuthError{Rule: RuleCertificate, Message: fmt.Sprintf("it does not take this server's certificate (%v)", err)}
+	case errors.As(err, &header):
+		auth = &AuthError{Rule: RuleHandshake, Message: "it does not speak TLS"}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &AuthError{Rule: RuleHandshake, Address: addr, Message: "it did not finish the handshake in time", Next: "look at the network, and that a keelson agent listens there"}
+	case errors.Is(err, io.EOF):
+		return &AuthError{Rule: RuleHandshake, Address: addr, Message: "it closed the connection in the handshake", Next: "look at the other server's log"}
+	default:
+		return fmt.Errorf("peer at %s: handshake: %w", addr, err)
+	}
+	auth.Address, auth.Next = addr, nextOf[auth.Rule]
+	return auth
+}
+
+var nextOf = map[string]string{
+	RuleCertificate: "both servers need certificates of one cluster: `keelson node join`",
+	RuleCluster:     "both servers need certificates of one cluster: `keelson node join`",
+	RuleNode:        "correct the node's address in the configuration",
+	RuleHandshake:   "look what listens at that address",
+}

@@ -1,0 +1,118 @@
+package peer
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Identity is who this process is to its peers.
+//
+// A server's certificate carries three things: the cluster's id as Organization, the node's name as CommonName, and
+// the name "NODE.keelson" as its only DNS name. It is signed by the cluster's own CA, and nothing else is trusted.
+type Identity struct {
+	Cluster     string // id of the cluster
+	Node        string
+	Incarnation string // 128 random bits in hexadecimal, new at every start of the process
+	Cert        tls.Certificate
+	CA          *x509.CertPool // the cluster's, and no other
+}
+
+// Names of the files in a certificate directory.
+const (
+	CAFile   = "ca.crt"
+	CertFile = "node.crt"
+	KeyFile  = "node.key"
+)
+
+// dnsSuffix is what makes a node's name the DNS name of its certificate.
+const dnsSuffix = ".keelson"
+
+// nodeNameMax is the longest name of a node in bytes (a DNS label's).
+const nodeNameMax = 63
+
+// CheckNodeName returns nil if name can be a node's: 1 to 63 lower-case letters, digits, '-', '_' or '.', the first and
+// the last a letter or digit.
+func CheckNodeName(name string) error {
+	alnum := func(c byte) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
+	ok := 0 < len(name) && len(name) <= nodeNameMax && !strings.Contains(name, "..")
+	for i := 0; ok && i < len(name); i++ {
+		inner := 0 < i && i < len(name)-1 && strings.IndexByte("-_.", name[i]) >= 0
+		ok = alnum(name[i]) || inner
+	}
+	if !ok {
+		return fmt.Errorf("node name %q: use 1 to %d lower-case letters, digits, '-', '_' or '.', with a letter or digit first and last", name, nodeNameMax)
+	}
+	return nil
+}
+
+// LoadIdentity reads ca.crt, node.crt and node.key in dir, and checks that they belong together. The incarnation is a new one.
+func LoadIdentity(dir string) (Identity, error) {
+	fail := func(file string, err error) (Identity, error) {
+		return Identity{}, fmt.Errorf("certificate %s: %w; make it again with `keelson node join`", filepath.Join(dir, file), err)
+	}
+	caPEM, err := os.ReadFile(filepath.Join(dir, CAFile))
+	if err != nil {
+		return fail(CAFile, err)
+	}
+	certPEM, err := os.ReadFile(filepath.Join(dir, CertFile))
+	if err != nil {
+		return fail(CertFile, err)
+	}
+	keyPEM, err := os.ReadFile(filepath.Join(dir, KeyFile))
+	if err != nil {
+		return fail(KeyFile, err)
+	}
+	id, err := NewIdentity(caPEM, certPEM, keyPEM)
+	if err != nil {
+		return fail(CertFile, err)
+	}
+	return id, nil
+}
+
+// NewIdentity makes an identity of PEM texts and checks that they belong together. The incarnation is a new one.
+func NewIdentity(caPEM, certPEM, keyPEM []byte) (Identity, error) {
+	cert, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return Identity{}, err
+	}
+	id := Identity{Cert: cert, CA: x509.NewCertPool(), Incarnation: randomHex(16)}
+	if block, _ := pem.Decode(caPEM); block == nil || !id.CA.AppendCertsFromPEM(caPEM) {
+		return Identity{}, fmt.Errorf("the CA's file holds no certificate")
+	}
+	id.Cluster, id.Node, err = names(cert.Leaf)
+	if err != nil {
+		return Identity{}, err
+	}
+	if _, err := cert.Leaf.Verify(x509.VerifyOptions{Roots: id.CA, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+		return Identity{}, fmt.Errorf("is not of this cluster: %w", err)
+	}
+	return id, nil
+}
+
+// names reads the cluster and the node from a certificate.
+func names(cert *x509.Certificate) (cluster, node string, err error) {
+	if len(cert.Subject.Organization) != 1 || cert.Subject.Organization[0] == "" {
+		return "", "", fmt.Errorf("the certificate of %q names no cluster", cert.Subject.CommonName)
+	}
+	if len(cert.DNSNames) != 1 || !strings.HasSuffix(cert.DNSNames[0], dnsSuffix) {
+		return "", "", fmt.Errorf("the certificate of %q is not a server's of a cluster", cert.Subject.CommonName)
+	}
+	node = strings.TrimSuffix(cert.DNSNames[0], dnsSuffix)
+	if err := CheckNodeName(node); err != nil {
+		return "", "", fmt.Errorf("certificate: %w", err)
+	}
+	return cert.Subject.Organization[0], node, nil
+}
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails: see crypto/rand
+	return hex.EncodeToString(b)
+}
