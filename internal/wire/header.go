@@ -69,7 +69,7 @@ func (h *Header) Check() error {
 		return h.wrong(RuleRange, "%d bytes at %d end above %d", h.Length, h.Offset, uint64(RangeMax))
 	}
 	if s.check != nil {
-		if why := s.check(h); why != "" {
+		if why := s.check(*h); why != "" {
 			return h.wrong(RuleRange, "%s", why)
 		}
 	}
@@ -94,14 +94,14 @@ func (h *Header) unknown() error {
 	return h.wrong(RuleType, "there is no such type")
 }
 
-func onePerPage(h *Header) string {
+func onePerPage(h Header) string {
 	if uint64(h.Body) != 16*h.Length {
 		return fmt.Sprintf("%d bytes are not the digests of %d pages", h.Body, h.Length)
 	}
 	return ""
 }
 
-func numbered(h *Header) string {
+func numbered(h Header) string {
 	if h.Number == 0 {
 		return "no write has the number 0"
 	}
@@ -109,21 +109,21 @@ func numbered(h *Header) string {
 }
 
 // bodyIsRange: the range is the body's; Length repeats it or is left out.
-func bodyIsRange(h *Header) string {
+func bodyIsRange(h Header) string {
 	if h.Length != 0 && h.Length != uint64(h.Body) {
 		return fmt.Sprintf("length %d is not that of the body of %d bytes", h.Length, h.Body)
 	}
 	return ""
 }
 
-func numberedRange(h *Header) string {
+func numberedRange(h Header) string {
 	if h.Number == 0 {
 		return "no write has the number 0"
 	}
 	return hasRange(h)
 }
 
-func hasRange(h *Header) string {
+func hasRange(h Header) string {
 	if h.Length == 0 {
 		return "a range of 0 bytes"
 	}

@@ -92,7 +92,7 @@ type shape struct {
 	bodyMax uint32
 	unit    uint32 // the body is a multiple of so many bytes
 	flags   uint8  // allowed
-	check   func(*Header) string
+	check   func(Header) string
 }
 
 // shapes of all types; the name of a type that does not exist is "".
