@@ -35,8 +35,6 @@ func (m *Machine) neverJoined() bool {
 	return len(r.Members) == 1 && r.Members[0] == m.cfg.Self && r.Epoch.N == 0 && r.Epoch.Term.N <= 1
 }
 
-func (m *Machine) bootTick() {}
-
 // bootSettle asks those who have not answered and opens when nothing speaks against it.
 func (m *Machine) bootSettle() {
 	if !m.boot.waiting {

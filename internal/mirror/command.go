@@ -24,6 +24,9 @@ func (m *Machine) command(c Command) {
 	case !m.open:
 		m.reply(c.ID, lineage.RuleSourceClosed, "this server has not opened the volume again: "+m.boot.reason)
 		return
+	case m.newer != "":
+		m.reply(c.ID, lineage.RuleSplitBrain, m.newer)
+		return
 	case m.plan != nil:
 		m.reply(c.ID, lineage.RulePlanInProgress, "switchover "+m.plan.data.ID+" is under way")
 		return

@@ -18,9 +18,7 @@ func (m *Machine) tokenCame(e TokenCame) {
 		m.reply(e.ID, rule, why)
 		return
 	}
-	if m.in.session {
-		m.emit(DropSession{"this server becomes the source"})
-	}
+	m.emit(DropSession{"this server becomes the source"})
 	m.st = m.st.Clone()
 	m.st.Role, m.st.Promised, m.st.Served, m.st.Heir = lineage.RoleSource, h.Term, h.Term, nil
 	m.st.Record = h.Record

@@ -130,7 +130,6 @@ func (m *Machine) hangup(node, why string) {
 
 func (m *Machine) dropSession(l *link, rule, why string) {
 	l.session, l.phase, l.rule, l.reason = 0, idle, rule, why
-	l.lostAt = time.Time{}
 	if l.retry == 0 {
 		l.retry = m.cfg.RetryMin
 	}
@@ -182,7 +181,7 @@ func (m *Machine) linkInStep(e InStep) {
 	if l == nil || l.phase >= inStep {
 		return
 	}
-	l.phase, l.retry, l.expectUntil, l.reason = inStep, 0, time.Time{}, "waiting until everything answered is on its disk"
+	l.phase, l.retry, l.expectUntil, l.lostAt, l.reason = inStep, 0, time.Time{}, time.Time{}, "waiting until everything answered is on its disk"
 	l.since = lineage.Epoch{}
 	if s := m.member(e.Target); s != nil && l.full > s.FullDone {
 		m.changeSettings(func(st *lineage.Settings) { st.Find(e.Target).FullDone = l.full })

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"keelson/internal/lineage"
+	"keelson/internal/switchover"
 )
 
 // Machine decides for one volume at one server. It is not safe for concurrent use: the shell steps it from one goroutine.
@@ -71,8 +72,7 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 	switch e := ev.(type) {
 	case Started:
 		m.start(e)
-	case Tick:
-		m.bootTick()
+	case Tick: // settle does what is due
 	case PeerSeen:
 		m.peerSeen(e)
 	case PeerLost:
@@ -203,10 +203,20 @@ func (m *Machine) adoptSettings(s lineage.Settings) {
 
 // rivalSeen makes a source of an older term hold its writes when it meets one that serves in a newer term (rule 25).
 func (m *Machine) rivalSeen(node string, i PeerInfo) {
-	if !m.open || m.newer != "" || !i.Known || !i.Serving || !m.st.Served.Less(i.Served) {
+	if i.Known && i.Serving && m.st.Served.Less(i.Served) {
+		m.holdFor(node + " serves the volume in the newer term " + i.Served.String())
+	}
+}
+
+// holdFor lets an open source answer no further write until the split is resolved.
+func (m *Machine) holdFor(why string) {
+	if !m.open || m.newer != "" {
 		return
 	}
-	m.newer = node + " serves the volume in the newer term " + i.Served.String()
+	if m.plan != nil {
+		m.abort(&switchover.Refusal{Rule: lineage.RuleSplitBrain, Message: why, Next: lineage.NextOf(lineage.RuleSplitBrain)})
+	}
+	m.newer = why
 	m.emit(Hold{})
-	m.note("error", lineage.RuleSplitBrain, m.newer+"; this server answers no further write")
+	m.note("error", lineage.RuleSplitBrain, why+"; this server answers no further write")
 }

@@ -205,7 +205,7 @@ func (m *Machine) tokenSettle() {
 }
 
 func (m *Machine) tokenAnswer(e TokenAnswer) {
-	if m.st.Role != lineage.RoleHanded || e.Node != m.st.Heir.Node {
+	if m.st.Role != lineage.RoleHanded || e.Node != m.st.Heir.Node || e.Plan != m.st.Heir.Plan {
 		return
 	}
 	if e.Taken {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"keelson/internal/lineage"
 )
@@ -63,22 +64,28 @@ func (m *Machine) answersWait() {
 		if node == m.cfg.Self {
 			continue
 		}
-		l := m.link(node)
-		if l.phase >= inStep || m.now.Before(l.expectUntil) {
-			continue
-		}
-		if l.lostAt.IsZero() {
-			l.lostAt = m.now
-		}
-		limit := m.cfg.ShrinkAfter
-		if l.phase >= comparing { // it is back, and has until then to come into step
-			limit = max(limit, m.cfg.JoinWait)
-		}
-		if m.now.Sub(l.lostAt) >= limit {
+		if l := m.link(node); l.phase < inStep && !m.now.Before(m.lostFrom(node, l)) {
 			lost = append(lost, node)
 		}
 	}
 	m.shrink("an answer waited for it", lost...)
+}
+
+// lostFrom is when a member that is not in step, and keeps an answer waiting, counts as lost.
+func (m *Machine) lostFrom(node string, l *link) time.Time {
+	if s := m.member(node); s == nil || s.Paused || s.Broken {
+		return m.now
+	}
+	if !l.expectUntil.IsZero() {
+		return l.expectUntil
+	}
+	if l.lostAt.IsZero() {
+		l.lostAt = m.now
+	}
+	if l.phase >= comparing { // it is back, and has until then to come into step
+		return l.lostAt.Add(max(m.cfg.ShrinkAfter, m.cfg.JoinWait))
+	}
+	return l.lostAt.Add(m.cfg.ShrinkAfter)
 }
 
 // requireSettle tells the data path for whom answers wait. Who left the record is waited for until every member that

@@ -8,6 +8,7 @@ import (
 
 // incoming is the session of this server's source.
 type incoming struct {
+	id      uint64
 	session bool
 	from    string
 	term    lineage.Term
@@ -21,7 +22,9 @@ func (m *Machine) targetEvent(ev Event) {
 	case SessionAsked:
 		m.sessionAsked(e)
 	case SessionEnded:
-		m.in = incoming{from: m.in.from, term: m.in.term, ended: e.Why}
+		if m.in.is(e.ID) {
+			m.in = incoming{from: m.in.from, term: m.in.term, ended: e.Why}
+		}
 	case Adopted:
 		m.adopted(e)
 	case RecordCame:
@@ -33,11 +36,14 @@ func (m *Machine) targetEvent(ev Event) {
 	}
 }
 
+// is reports whether an event of the session with that id, 0 if that is not known, is of this one.
+func (i incoming) is(id uint64) bool { return id == 0 || id == i.id }
+
 func (m *Machine) adopted(e Adopted) {
 	if m.st.Role != lineage.RoleTarget {
 		return
 	}
-	m.in.inStep = m.in.session
+	m.in.inStep = m.in.inStep || m.in.session && m.in.is(e.ID) && e.Record.Epoch.Term == m.in.term
 	// The shell has saved both already; saved again, because a Save made before this event was known may have undone that.
 	m.save(func(st *lineage.Standing) {
 		if st.Record.Epoch.Compare(e.Record.Epoch) < 0 {
@@ -51,8 +57,8 @@ func (m *Machine) adopted(e Adopted) {
 
 // recordCame: durable first, acknowledged then (rule 17).
 func (m *Machine) recordCame(e RecordCame) {
-	if m.st.Role != lineage.RoleTarget {
-		return
+	if m.st.Role != lineage.RoleTarget || e.Record.Epoch.Term.Less(m.st.Promised) {
+		return // of a session that is over: its source is deposed
 	}
 	if m.st.Record.Epoch.Compare(e.Record.Epoch) < 0 {
 		m.save(func(st *lineage.Standing) { st.Record = e.Record })
@@ -77,7 +83,7 @@ func (m *Machine) sessionAsked(e SessionAsked) {
 		m.save(func(st *lineage.Standing) { st.Role, st.Promised, st.Heir = lineage.RoleTarget, e.Term, nil })
 	}
 	m.boot, m.split, m.refused = boot{}, "", ""
-	m.in = incoming{session: true, from: e.From, term: e.Term}
+	m.in = incoming{id: e.ID, session: true, from: e.From, term: e.Term}
 	m.emit(AcceptSession{e.ID})
 }
 
@@ -100,10 +106,7 @@ func (m *Machine) stepDown(e SessionAsked) {
 func (m *Machine) refuse(e SessionAsked, rule, why string) {
 	m.emit(RefuseSession{e.ID, rule, why})
 	if rule == lineage.RuleSplitBrain || rule == lineage.RuleReverted || rule == lineage.RuleNewerThanSource {
-		if m.open && m.newer == "" {
-			m.newer = fmt.Sprintf("%s is the source in the newer term %s", e.From, e.Term)
-			m.emit(Hold{})
-		}
+		m.holdFor(fmt.Sprintf("%s is the source in the newer term %s", e.From, e.Term))
 		if m.split == "" {
 			m.note("error", rule, why)
 		}

@@ -148,10 +148,11 @@ type (
 		Session uint64
 		Number  uint64
 	}
-	// TokenAnswer: what the heir said to DeliverToken.
+	// TokenAnswer: what the heir said to the DeliverToken of that plan. An answer to an older token is void.
 	TokenAnswer struct {
 		Node  string
-		Taken bool // it serves, or has served, that term
+		Plan  string // Heir.Plan of the token
+		Taken bool   // it serves, or has served, that term
 		Rule  string
 		Why   string
 	}
@@ -172,9 +173,13 @@ type (
 		Mine     Own
 	}
 	// SessionEnded: the incoming session is over, all its I/O finished.
-	SessionEnded struct{ Why string }
+	SessionEnded struct {
+		ID  uint64 // of SessionAsked; 0: of the one accepted last
+		Why string
+	}
 	// Adopted: the incoming session's resync ended; record and settings are saved already (atomically with the position).
 	Adopted struct {
+		ID       uint64 // of SessionAsked; 0: of the one accepted last
 		Record   lineage.Record
 		Settings lineage.Settings
 	}

@@ -201,7 +201,7 @@ func (m *Machine) planView() *PlanView {
 // Facts are what this server knows about a wish to make that server the source; with them switchover.Planned shows the plan.
 // LagBytes is the shell's to fill in.
 func (m *Machine) Facts(to string) switchover.Facts {
-	f := switchover.Facts{Self: m.cfg.Self, To: to, Source: m.source(), SelfServes: m.open, SelfFailed: m.failed, Heir: m.targetFacts(to)}
+	f := switchover.Facts{Self: m.cfg.Self, To: to, Source: m.source(), SelfServes: m.open, SelfFailed: m.failed, SelfHolds: m.newer, Heir: m.targetFacts(to)}
 	if m.boot.waiting {
 		f.SelfWaits = m.boot.reason
 	}

@@ -18,6 +18,7 @@ type Facts struct {
 	Source          string // the server believed to be source; "" if none is known
 	SelfServes      bool   // this server is the source and its device is open
 	SelfWaits       string // why this server, which was source, has not opened yet; "" otherwise
+	SelfHolds       string // why this source answers no further write: it met one of a newer term; "" otherwise
 	SelfFailed      string // why this server's disk failed; "" otherwise
 	SourceReachable bool
 	Running         string // id of the plan under way; "" if none
@@ -63,6 +64,8 @@ func Check(f Facts) *Refusal {
 		return refuse(lineage.RuleNotSource, "%s is not the source, %s is", f.Self, f.Source)
 	case !f.SelfServes:
 		return refuse(lineage.RuleNeedsForce, "the source %s cannot be reached", orUnknown(f.Source))
+	case f.SelfHolds != "":
+		return refuse(lineage.RuleSplitBrain, "%s answers no further write: %s", f.Self, f.SelfHolds)
 	case f.Running != "":
 		return refuse(lineage.RulePlanInProgress, "switchover %s is under way", f.Running)
 	case f.SelfFailed != "":
