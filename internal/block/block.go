@@ -65,6 +65,7 @@ type Request struct {
 	// Owned by the device while it has the request.
 	Number uint64   // of the volume's sequence (writes), or the number a flush waits for
 	Local  bool     // local part is done
+	Sum    uint32   // checksum of the payload
 	Next   *Request // in the device's queues
 }
 

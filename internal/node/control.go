@@ -1,0 +1,275 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"keelson/internal/api"
+	"keelson/internal/intentlog"
+	"keelson/internal/lineage"
+	"keelson/internal/mirror"
+	"keelson/internal/peer"
+	"keelson/internal/vfs"
+	"keelson/internal/volume"
+)
+
+// Rules of this package's refusals, besides those of package lineage.
+const (
+	ruleUnknownVolume = "unknown-volume"
+	ruleWrongSize     = "wrong-size"
+	ruleInUse         = "in-use"
+	ruleExists        = "volume-exists"
+	ruleTooMany       = "too-many-volumes"
+	rulePeerDown      = "member-unreachable"
+)
+
+// tokenRequest delivers a hand-over (rule 21).
+type tokenRequest struct {
+	Volume string       `json:"volume"`
+	Heir   lineage.Heir `json:"heir"`
+}
+
+type tokenAnswer struct {
+	Taken bool   `json:"taken"`
+	Rule  string `json:"rule"`
+	Why   string `json:"why"`
+}
+
+// createRequest makes a replica; it is idle until it is started.
+type createRequest struct {
+	Header    intentlog.Header `json:"header"`
+	Path      string           `json:"path"`
+	SizeBytes int64            `json:"size_bytes"`
+}
+
+type createAnswer struct {
+	SizeBytes   int64 `json:"size_bytes"`
+	RegionBytes int64 `json:"region_bytes"`
+	Made        bool  `json:"made"` // the backing file
+}
+
+// nameRequest names a replica to start or to forget.
+type nameRequest struct {
+	Name   string `json:"name"`
+	Volume string `json:"volume"` // id
+	Unmake bool   `json:"unmake"` // forget: remove the backing file too (it was made a moment ago)
+}
+
+type nothing struct{}
+
+// control serves peers: the exchange of states, tokens, the making and forgetting of replicas, and administrators' calls
+// that another agent passes on.
+func (n *Node) control() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/v1/", api.NewHandler(&service{n}))
+	handle(mux, "state", func(ctx context.Context, from string, s *nodeState) (nodeState, error) {
+		p := n.peers[from]
+		if p == nil {
+			return nodeState{}, api.Refusal(lineage.RuleNotAMember, "node "+from, "is not in the configuration of "+n.cfg.Node+" ([[peer]])", "add it there")
+		}
+		n.heard(p, *s)
+		return n.state(), nil
+	})
+	handle(mux, "token", n.tokenCame)
+	handle(mux, "create", n.createHere)
+	handle(mux, "start", func(_ context.Context, _ string, r *nameRequest) (nothing, error) {
+		return nothing{}, n.openVolume(r.Name)
+	})
+	handle(mux, "forget", func(_ context.Context, _ string, r *nameRequest) (nothing, error) { return nothing{}, n.forget(*r) })
+	return mux
+}
+
+// handle serves one call of a peer.
+func handle[Request, Answer any](mux *http.ServeMux, name string, f func(ctx context.Context, from string, r *Request) (Answer, error)) {
+	mux.HandleFunc("POST /peer/v1/"+name, func(w http.ResponseWriter, r *http.Request) {
+		var request Request
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewDecoder(io.LimitReader(r.Body, gossipBytesMax)).Decode(&request); err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			_ = json.NewEncoder(w).Encode(api.ErrorDocument{Error: api.Errorf(api.Usage, name, "%v", err)})
+			return
+		}
+		answer, err := f(r.Context(), peer.NodeOf(r), &request)
+		if err != nil {
+			e := api.AsError(err)
+			w.WriteHeader(e.Code.HTTPStatus())
+			_ = json.NewEncoder(w).Encode(api.ErrorDocument{Error: e})
+			return
+		}
+		_ = json.NewEncoder(w).Encode(answer)
+	})
+}
+
+// tokenCame: a source hands its role to this server.
+func (n *Node) tokenCame(ctx context.Context, from string, r *tokenRequest) (tokenAnswer, error) {
+	a := n.byID(r.Volume)
+	if a == nil {
+		return tokenAnswer{Rule: ruleUnknownVolume, Why: n.cfg.Node + " has no replica of the volume"}, nil
+	}
+	reply, err := a.command(ctx, func(id uint64) mirror.Event {
+		return mirror.TokenCame{ID: id, From: from, Heir: r.Heir, Mine: a.v.Own()}
+	})
+	if err != nil {
+		return tokenAnswer{}, err
+	}
+	return tokenAnswer{Taken: reply.Rule == "" && reply.Err == "", Rule: reply.Rule, Why: reply.Err}, nil
+}
+
+// deliver says to the heir that it is source now; TokenAnswer follows.
+func (a *vol) deliver(heir lineage.Heir) {
+	p := a.n.peers[heir.Node]
+	if p == nil {
+		a.post(mirror.TokenAnswer{Node: heir.Node, Plan: heir.Plan, Why: "its address is not in the configuration ([[peer]])"})
+		return
+	}
+	a.work(func() {
+		a.n.crash("token-before-send")
+		ctx, cancel := context.WithTimeout(a.ctx, gossipTimeout)
+		defer cancel()
+		var answer tokenAnswer
+		err := p.post(ctx, "token", tokenRequest{a.id, heir}, &answer)
+		a.n.crash("token-sent")
+		if err != nil {
+			answer = tokenAnswer{Why: err.Error()}
+		}
+		a.post(mirror.TokenAnswer{Node: heir.Node, Plan: heir.Plan, Taken: answer.Taken, Rule: answer.Rule, Why: answer.Why})
+	})
+}
+
+// createHere makes a replica on this server. When it fails nothing is left behind.
+func (n *Node) createHere(_ context.Context, _ string, r *createRequest) (createAnswer, error) {
+	name := r.Header.Name
+	n.mu.Lock()
+	_, exists := n.volumes[name]
+	_, unusable := n.broken[name]
+	count := len(n.volumes)
+	n.mu.Unlock()
+	object := "volume " + name + " on " + n.cfg.Node
+	switch {
+	case exists || unusable:
+		return createAnswer{}, api.Refusal(ruleExists, object, "there is a volume of that name", "choose another name, or delete that volume first")
+	case count >= n.cfg.Limits.VolumesMax:
+		return createAnswer{}, api.Refusal(ruleTooMany, object, fmt.Sprintf("this agent has %d volumes, as many as its configuration allows", count), "raise volumes-max")
+	}
+	header := r.Header
+	header.Cluster, header.Node = n.id.Cluster, n.cfg.Node
+	_, before := vfs.OS.Stat(r.Path)
+	h, err := volume.Create(volume.Options{FS: vfs.OS, Dir: filepath.Join(n.volumesDir(), name), Limits: n.volumeLimits(), Log: n.log},
+		volume.New{Header: header, Path: r.Path, SizeBytes: r.SizeBytes})
+	if err != nil {
+		return createAnswer{}, api.Errorf(api.Failed, object, "%v", err)
+	}
+	return createAnswer{SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes, Made: before != nil}, nil
+}
+
+// forget ends a replica on this server; its backing store stays as it is.
+func (n *Node) forget(r nameRequest) error {
+	dir := filepath.Join(n.volumesDir(), r.Name)
+	n.mu.Lock()
+	a := n.volumes[r.Name]
+	if a != nil && a.id != r.Volume {
+		n.mu.Unlock()
+		return api.Refusal(ruleUnknownVolume, "volume "+r.Name+" on "+n.cfg.Node, "is another volume of that name", "")
+	}
+	delete(n.volumes, r.Name)
+	delete(n.broken, r.Name)
+	n.mu.Unlock()
+	var err error
+	path := ""
+	if a != nil {
+		path = a.v.Header().Backing.Path
+		err = a.close()
+	} else if log, opened := intentlog.Open(vfs.OS, dir, intentlog.Options{}); opened == nil { // made, never started
+		path = log.Header().Backing.Path
+		if log.Header().Volume != r.Volume {
+			path = ""
+			err = api.Refusal(ruleUnknownVolume, "volume "+r.Name+" on "+n.cfg.Node, "is another volume of that name", "")
+		}
+		err = errors.Join(err, log.Close())
+	}
+	if err == nil {
+		err = os.RemoveAll(dir)
+	}
+	if err == nil && r.Unmake && path != "" {
+		err = os.Remove(path)
+	}
+	n.bump()
+	return err
+}
+
+// leave forgets a replica that an administrator removed from the volume.
+func (n *Node) leave(a *vol, said string) {
+	n.mu.Lock()
+	mine := n.volumes[a.name] == a
+	n.mu.Unlock()
+	if !mine || a.leaving.Swap(true) {
+		return
+	}
+	n.spawn(func() {
+		path := a.v.Header().Backing.Path
+		err := n.forget(nameRequest{Name: a.name, Volume: a.id})
+		message := "this server was removed from the volume (" + said + " says so); " + path + " stays as it is"
+		if err != nil {
+			message += ": " + err.Error()
+		}
+		n.events.add(api.Event{Level: "info", Volume: a.name, Object: "volume " + a.name, Rule: lineage.RuleRemoved, Message: message})
+	})
+}
+
+// everywhere makes one call at a member, here or there.
+func (n *Node) forgetAt(ctx context.Context, node string, r nameRequest) error {
+	if node == n.cfg.Node {
+		return n.forget(r)
+	}
+	p := n.peers[node]
+	if p == nil {
+		return errNoAddress(node)
+	}
+	return p.post(ctx, "forget", r, &nothing{})
+}
+
+func (n *Node) createAt(ctx context.Context, node string, r createRequest) (createAnswer, error) {
+	if node == n.cfg.Node {
+		return n.createHere(ctx, n.cfg.Node, &r)
+	}
+	var answer createAnswer
+	p := n.peers[node]
+	if p == nil {
+		return answer, errNoAddress(node)
+	}
+	return answer, reach(node, p.post(ctx, "create", r, &answer))
+}
+
+func (n *Node) startAt(ctx context.Context, node, name string) error {
+	if node == n.cfg.Node {
+		return n.openVolume(name)
+	}
+	p := n.peers[node]
+	if p == nil {
+		return errNoAddress(node)
+	}
+	return reach(node, p.post(ctx, "start", nameRequest{Name: name}, &nothing{}))
+}
+
+func errNoAddress(node string) error {
+	return api.Errorf(api.Failed, "node "+node, "is not in this agent's configuration").WithNext("add [[peer]] name = %q with its address to every server's configuration", node)
+}
+
+// reach says of an error that is not the peer's own word that the peer was not reached.
+func reach(node string, err error) error {
+	var said *api.Error
+	if err == nil || errors.As(err, &said) {
+		return err
+	}
+	return api.Errorf(api.Failed, "node "+node, "cannot be reached: %v", err).WithNext("is it up, and its agent running?")
+}
+
+// callTimeout bounds calls to peers that an administrator waits for.
+const callTimeout = 30 * time.Second

@@ -1,0 +1,266 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"keelson/internal/frontend/nbd"
+	"keelson/internal/lineage"
+	"keelson/internal/mirror"
+	"keelson/internal/peer"
+	"keelson/internal/volume"
+	"keelson/internal/wire"
+)
+
+// do carries out one effect. An error means that it was not done, and nothing after it may be.
+func (a *vol) do(effect mirror.Effect) error {
+	switch e := effect.(type) {
+	case mirror.Save:
+		if e.Standing.Role == lineage.RoleHanded {
+			a.n.crash("switchover-before-commit")
+			defer a.n.crash("switchover-committed")
+		}
+		return a.v.SaveStanding(e.Standing)
+	case mirror.BecomeSource:
+		a.n.crash("heir-before-save")
+		defer a.n.crash("heir-saved")
+		return a.v.BecomeSource(e.Standing, e.Lazy)
+	case mirror.OpenDevice:
+		a.v.OpenDevice()
+		err := a.n.nbd.AddExport(a.name, a.v, nbd.ExportOptions{Description: "Keelson volume " + a.name})
+		a.n.crash("heir-opened")
+		return err
+	case mirror.CloseDevice:
+		a.v.CloseDevice(e.Why)
+		_ = a.n.nbd.RemoveExport(a.name) // a connection that does not end is cut
+		a.v.BecomeTarget()
+	case mirror.Dial:
+		a.dial(e)
+	case mirror.Hangup:
+		a.hangup(e.Target, errors.New(e.Why))
+	case mirror.Tune:
+		a.v.Tune(e.Member)
+	case mirror.Require:
+		a.v.Require(e.Members)
+	case mirror.SendRecord:
+		return a.v.SendRecord(e.Target, e.Record)
+	case mirror.SendSettings:
+		return a.v.SendSettings(e.Target, e.Settings)
+	case mirror.SendCheckpoint:
+		a.v.SendCheckpoint(e.Target)
+	case mirror.Hold:
+		a.v.Hold(e.Plan)
+		a.n.crash("switchover-held")
+	case mirror.Release:
+		a.v.Release()
+	case mirror.Checkpoint:
+		a.v.CheckpointHere(e.Plan)
+	case mirror.DeliverToken:
+		a.deliver(e.Heir)
+	case mirror.AskPeers:
+		for _, node := range e.Nodes {
+			if p := a.n.peers[node]; p != nil {
+				p.kick()
+			} else {
+				a.post(mirror.PeerLost{Node: node, Why: "its address is not in the configuration ([[peer]])"})
+			}
+		}
+	case mirror.AcceptSession:
+		return a.accept(e.ID)
+	case mirror.RefuseSession:
+		a.answerSession(e.ID, func(in *incoming) { _ = in.conn.Refuse(e.Rule, e.Message) })
+	case mirror.DropSession:
+		a.v.DropSession(e.Why)
+	case mirror.AckRecord:
+		return a.v.AckRecord(e.Epoch)
+	case mirror.Reply:
+		a.reply(e)
+	case mirror.PlanStep:
+		a.planStep(e)
+	case mirror.Note:
+		a.note(e.Level, e.Object, e.Rule, e.Message, e.Next)
+	default:
+		return fmt.Errorf("an effect that this agent does not know")
+	}
+	return nil
+}
+
+// crashBefore are the test hook's points that are events.
+func (a *vol) crashBefore(e mirror.Event) {
+	switch e.(type) {
+	case mirror.Drained:
+		a.n.crash("switchover-drained")
+	case mirror.CheckedThere:
+		a.n.crash("switchover-checked")
+	case mirror.TokenAnswer:
+		a.n.crash("token-answered")
+	case mirror.TokenCame:
+		a.n.crash("heir-token-received")
+	}
+}
+
+// planStep shows a step to whoever waits for the plan.
+func (a *vol) planStep(s mirror.PlanStep) {
+	a.mu.Lock()
+	watch := a.steps[s.Plan]
+	a.mu.Unlock()
+	if watch != nil {
+		watch(s)
+	}
+	a.n.log.Info("switchover", "volume", a.name, "plan", s.Plan, "step", s.Name, "state", s.State)
+}
+
+// hangup ends the session to the target, begun or about to begin.
+func (a *vol) hangup(target string, why error) {
+	a.mu.Lock()
+	d := a.dials[target]
+	delete(a.dials, target)
+	a.mu.Unlock()
+	if d != nil {
+		d.cancel()
+	}
+	a.v.Hangup(target, why)
+}
+
+// helloInfo is what the machine has to know of a hello.
+type helloInfo = wire.Hello
+
+// dial tries to begin a session with a target, beside the loop.
+func (a *vol) dial(e mirror.Dial) {
+	ctx, cancel := context.WithTimeout(a.ctx, time.Duration(a.n.cfg.Limits.HandshakeMax))
+	a.mu.Lock()
+	if old := a.dials[e.Target]; old != nil {
+		old.cancel()
+	}
+	a.dials[e.Target] = &dialing{session: e.Session, cancel: cancel}
+	a.mu.Unlock()
+	a.work(func() {
+		defer cancel()
+		conn, reply, err := a.connect(ctx, e)
+		current := a.dialed(e)
+		switch {
+		case err == nil && !current:
+			_ = conn.Close(errors.New("not wanted any more"))
+		case err == nil:
+			a.begin(e, conn, reply)
+		default:
+			a.dialFailed(e, err)
+		}
+	})
+}
+
+// dialed reports whether the attempt is still wanted, and ends it.
+func (a *vol) dialed(e mirror.Dial) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	d := a.dials[e.Target]
+	if d == nil || d.session != e.Session {
+		return false
+	}
+	delete(a.dials, e.Target)
+	return true
+}
+
+func (a *vol) connect(ctx context.Context, e mirror.Dial) (*peer.Conn, wire.HelloReply, error) {
+	p := a.n.peers[e.Target]
+	if p == nil {
+		return nil, wire.HelloReply{}, fmt.Errorf("the address of %s is not in the configuration ([[peer]])", e.Target)
+	}
+	h, own := a.v.Header(), a.v.Own()
+	hello := wire.Hello{
+		Protocol: wire.Version, Cluster: a.n.id.Cluster, Volume: a.id, Name: a.name, Node: a.n.cfg.Node, Incarnation: a.n.id.Incarnation,
+		Session: fmt.Sprintf("%s-%d", a.session, e.Session), Encryption: a.n.cfg.Encryption, Term: h.Served, History: own.History,
+		Position: own.Position, Record: h.Record, SettingsVersion: h.Settings.Version, SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes,
+	}
+	if m := h.Settings.Find(e.Target); m != nil {
+		hello.Mode = string(m.Mode)
+	}
+	return peer.Dial(ctx, p.addr, e.Target, a.n.id, hello, a.n.peerOptions())
+}
+
+func (a *vol) begin(e mirror.Dial, conn *peer.Conn, reply wire.HelloReply) {
+	a.post(mirror.LinkUp{Target: e.Target, Session: e.Session})
+	o := volume.LinkOptions{Target: e.Target, Session: e.Session, Full: e.Full, Reply: reply, Now: time.Now()}
+	if m := a.v.Header().Settings.Find(e.Target); m != nil {
+		o.Member = *m
+	}
+	if err := a.v.StartLink(conn, o); err != nil {
+		_ = conn.Close(err)
+		a.post(mirror.LinkDown{Target: e.Target, Session: e.Session, Why: err.Error()})
+	}
+}
+
+func (a *vol) dialFailed(e mirror.Dial, err error) {
+	var refused *peer.RefusedError
+	if errors.As(err, &refused) {
+		a.post(mirror.LinkRefused{Target: e.Target, Session: e.Session, Rule: refused.Rule, Message: refused.Message})
+		return
+	}
+	a.post(mirror.LinkDown{Target: e.Target, Session: e.Session, Why: err.Error()})
+}
+
+// streamCame takes a session that a source asks for; it runs in a goroutine of the peer server's.
+func (n *Node) streamCame(conn *peer.Conn, hello wire.Hello) {
+	a := n.byID(hello.Volume)
+	if a == nil {
+		_ = conn.Refuse(ruleUnknownVolume, fmt.Sprintf("%s has no replica of the volume %s (%s)", n.cfg.Node, hello.Name, hello.Volume))
+		return
+	}
+	h := a.v.Header()
+	if hello.SizeBytes != h.SizeBytes || hello.RegionBytes != h.RegionBytes {
+		_ = conn.Refuse(ruleWrongSize, fmt.Sprintf("the volume has %d bytes in regions of %d here, %d in regions of %d there",
+			h.SizeBytes, h.RegionBytes, hello.SizeBytes, hello.RegionBytes))
+		return
+	}
+	in := &incoming{conn: conn, hello: hello, settled: make(chan struct{})}
+	id := n.ids.Add(1)
+	a.mu.Lock()
+	a.asked[id] = in
+	a.mu.Unlock()
+	a.post(mirror.SessionAsked{ID: id, From: hello.Node, Term: hello.Term, Record: hello.Record, History: hello.History, Position: hello.Position, Mine: a.v.Own()})
+	select {
+	case <-in.settled:
+	case <-a.done:
+		a.answerSession(id, func(in *incoming) { _ = in.conn.Refuse("agent-stops", "the agent is being stopped") })
+	}
+}
+
+// answerSession takes the waiting session and answers it.
+func (a *vol) answerSession(id uint64, answer func(*incoming)) {
+	a.mu.Lock()
+	in := a.asked[id]
+	delete(a.asked, id)
+	a.mu.Unlock()
+	if in != nil {
+		answer(in)
+		close(in.settled)
+	}
+}
+
+// accept begins the session: the one before is over, with all its I/O, before the answer leaves (rule 14).
+func (a *vol) accept(id uint64) error {
+	var err error
+	a.answerSession(id, func(in *incoming) {
+		a.v.DropSession("replaced by a new session of " + in.hello.Node)
+		h, own := a.v.Header(), a.v.Own()
+		agreed := lineage.CutBack(own.History, own.Position, in.hello.History, in.hello.Position)
+		kept := own.History[:own.History.Find(agreed.Gen)+1]
+		encryption := wire.EncryptionOn
+		if in.hello.Encryption == wire.EncryptionOff && !a.n.cfg.Encrypted() {
+			encryption = wire.EncryptionOff
+		}
+		reply := wire.HelloReply{
+			Node: a.n.cfg.Node, Incarnation: a.n.id.Incarnation, Encryption: encryption, Promised: h.Promised, History: own.History,
+			Position: own.Position, Floor: a.v.Floor(), Consistent: own.Consistent, Record: h.Record, Pages: a.v.Pages(),
+		}
+		if failed := in.conn.Accept(reply); failed != nil {
+			a.post(mirror.SessionEnded{ID: id, Why: failed.Error()})
+			return
+		}
+		err = a.v.Attach(in.conn, volume.SessionOptions{ID: id, From: in.hello.Node, History: in.hello.History, Agreed: agreed, Kept: kept})
+		a.n.crash("target-session-accepted")
+	})
+	return err
+}

@@ -1,0 +1,198 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"keelson/internal/api"
+	"keelson/internal/lineage"
+	"keelson/internal/mirror"
+	"keelson/internal/peer"
+)
+
+// Peers tell each other their state every second, and at once when it changes. That is how a target learns settings
+// and terms while no stream connects it, how a starting source learns that somebody took over, and how every agent can
+// show the whole cluster. Nothing depends on it arriving in time.
+const (
+	gossipEvery    = time.Second
+	gossipPause    = 50 * time.Millisecond // between two exchanges with one peer, whatever changes
+	gossipTimeout  = 3 * time.Second
+	gossipBytesMax = 16 << 20
+)
+
+// nodeState is what one agent tells another.
+type nodeState struct {
+	Node    string                      `json:"node"`
+	Volumes map[string]mirror.PeerInfo  `json:"volumes"` // by volume id
+	Serves  map[string]api.VolumeStatus `json:"serves"`  // by volume id: status of those that it is source of
+}
+
+// neighbour is another server as this one sees it.
+type neighbour struct {
+	n      *Node
+	name   string
+	addr   string
+	http   *http.Client
+	kicked chan struct{}
+
+	mu     sync.Mutex
+	heard  time.Time // of the last answer
+	up     bool
+	why    string
+	serves map[string]api.VolumeStatus
+}
+
+func newNeighbour(n *Node, name, addr string) *neighbour {
+	return &neighbour{n: n, name: name, addr: addr, http: peer.HTTPClient(n.id, name, addr), kicked: make(chan struct{}, 1)}
+}
+
+// kick asks for an exchange now.
+func (p *neighbour) kick() {
+	select {
+	case p.kicked <- struct{}{}:
+	default:
+	}
+}
+
+// api is the peer's control interface, for calls that are passed on.
+func (p *neighbour) api() *api.Client {
+	return api.NewClient(p.http, "https://"+p.addr, fmt.Sprintf("agent %s at %s", p.name, p.addr)).Via(p.n.cfg.Node)
+}
+
+// gossip keeps exchanging states with all peers until ctx ends.
+func (n *Node) gossip(ctx context.Context) {
+	for _, p := range n.peers {
+		n.spawn(func() { p.run(ctx) })
+	}
+}
+
+func (p *neighbour) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-p.kicked:
+		}
+		p.exchange(ctx)
+		timer.Reset(gossipEvery)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(gossipPause):
+		}
+	}
+}
+
+// exchange tells the peer this server's state and takes its own.
+func (p *neighbour) exchange(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, gossipTimeout)
+	defer cancel()
+	var theirs nodeState
+	err := p.post(ctx, "state", p.n.state(), &theirs)
+	if err == nil && theirs.Node != p.name {
+		err = fmt.Errorf("%s answers as %q", p.addr, theirs.Node)
+	}
+	if err != nil {
+		p.lost(err)
+		return
+	}
+	p.n.heard(p, theirs)
+}
+
+func (p *neighbour) lost(err error) {
+	p.mu.Lock()
+	was := p.up
+	p.up, p.why = false, err.Error()
+	p.mu.Unlock()
+	if was {
+		p.n.log.Warn("peer lost", "peer", p.name, "err", err)
+		p.n.events.add(api.Event{Level: "warning", Object: "node " + p.name, Message: "cannot be reached: " + err.Error()})
+	}
+	for _, a := range p.n.all() {
+		a.post(mirror.PeerLost{Node: p.name, Why: err.Error()})
+	}
+}
+
+// heard takes a peer's state, answered or pushed.
+func (n *Node) heard(p *neighbour, s nodeState) {
+	p.mu.Lock()
+	was := p.up
+	p.up, p.heard, p.serves = true, time.Now(), s.Serves
+	p.mu.Unlock()
+	if !was {
+		n.events.add(api.Event{Level: "info", Object: "node " + p.name, Message: "is reachable"})
+	}
+	for _, a := range n.all() {
+		info := s.Volumes[a.id]
+		a.post(mirror.PeerSeen{Node: p.name, Info: info})
+		if gone := info.Settings.Find(n.cfg.Node); gone != nil && gone.Removed && info.Serving {
+			n.leave(a, p.name)
+		}
+	}
+	n.wakeWatchers()
+}
+
+// wakeWatchers wakes whoever watches the status, without telling peers.
+func (n *Node) wakeWatchers() {
+	n.mu.Lock()
+	close(n.changed)
+	n.changed = make(chan struct{})
+	n.mu.Unlock()
+}
+
+// state is what this server tells.
+func (n *Node) state() nodeState {
+	s := nodeState{Node: n.cfg.Node, Volumes: map[string]mirror.PeerInfo{}, Serves: map[string]api.VolumeStatus{}}
+	for _, a := range n.all() {
+		s.Volumes[a.id] = a.info()
+		if a.view.Load().Role == lineage.RoleSource {
+			s.Serves[a.id] = a.status(time.Now())
+		}
+	}
+	return s
+}
+
+// info is what a peer has to know of this replica.
+func (a *vol) info() mirror.PeerInfo {
+	h, own, view := a.v.Header(), a.v.Own(), a.view.Load()
+	return mirror.PeerInfo{
+		Known: true, Role: h.Role, Serving: view.Open, Promised: h.Promised, Served: h.Served, Record: h.Record,
+		Settings: h.Settings, History: own.History, Position: own.Position, Consistent: own.Consistent,
+	}
+}
+
+// post sends a request to the peer's agent.
+func (p *neighbour) post(ctx context.Context, call string, request, answer any) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+p.addr+"/peer/v1/"+call, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	response, err := p.http.Do(r)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	limited := io.LimitReader(response.Body, gossipBytesMax)
+	if response.StatusCode != http.StatusOK {
+		var doc api.ErrorDocument
+		if err := json.NewDecoder(limited).Decode(&doc); err != nil || doc.Error == nil {
+			return fmt.Errorf("%s answered %s", p.name, response.Status)
+		}
+		return doc.Error
+	}
+	return json.NewDecoder(limited).Decode(answer)
+}

@@ -1,0 +1,319 @@
+// Package node is one server's agent: it puts the rooms together and decides nothing. For each volume an actor steps the
+// mirror machine with what happens and carries out its effects, one after the other; peers tell each other their state
+// every second and at every change; administrators' calls come in through package api and are passed on to the source's
+// agent where they have to be done there.
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"keelson/internal/api"
+	"keelson/internal/config"
+	"keelson/internal/frontend/nbd"
+	"keelson/internal/mirror"
+	"keelson/internal/peer"
+	"keelson/internal/vfs"
+	"keelson/internal/volume"
+)
+
+// Node is a running agent. Its life: Run makes it, opens what the state directory holds, listens, and ends it when its
+// context ends; every goroutine is in wg and ends with ctx.
+type Node struct {
+	cfg     *config.Agent
+	id      peer.Identity
+	log     *slog.Logger
+	version string
+	ctx     context.Context
+	wg      sync.WaitGroup
+	nbd     *nbd.Server
+	peers   map[string]*neighbour // fixed after start
+	events  *eventLog
+	crashAt string // test hook: the process kills itself at this point
+	ids     atomic.Uint64
+
+	mu      sync.Mutex
+	volumes map[string]*vol  // by name
+	broken  map[string]error // volumes that could not be opened
+	changed chan struct{}    // closed and replaced at every change that status shows
+}
+
+// Run runs an agent until ctx ends; then it stops cleanly. It returns an error if it cannot start or did not stop cleanly.
+func Run(ctx context.Context, cfg *config.Agent, log *slog.Logger, version string) error {
+	lock, err := lockState(cfg.State)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	id, err := identity(cfg.TLS)
+	if err != nil {
+		return err
+	}
+	if id.Node != cfg.Node {
+		return fmt.Errorf("the certificate %s is node %q's, the configuration says node %q; give each server its own", cfg.TLS.Cert, id.Node, cfg.Node)
+	}
+	if cfg.Cluster != "" && id.Cluster != cfg.Cluster {
+		return fmt.Errorf("the certificate %s is of cluster %s, the configuration says %s", cfg.TLS.Cert, id.Cluster, cfg.Cluster)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	n := &Node{
+		cfg: cfg, id: id, log: log, version: version, ctx: ctx, peers: map[string]*neighbour{},
+		events: newEventLog(cfg.Node, cfg.Limits.EventsMax), volumes: map[string]*vol{}, broken: map[string]error{},
+		changed: make(chan struct{}), crashAt: os.Getenv("KEELSON_CRASH_AT"),
+	}
+	for _, p := range cfg.Peers {
+		if p.Name != cfg.Node {
+			n.peers[p.Name] = newNeighbour(n, p.Name, p.Address)
+		}
+	}
+	options := nbd.Options{
+		Log: log, InFlightBytesMax: int64(cfg.Limits.InFlightBytes), RequestsMax: cfg.Limits.RequestsMax,
+		ConnectionsMax: cfg.Limits.ConnectionsMax, HandshakeTimeout: time.Duration(cfg.Limits.HandshakeMax),
+	}
+	if cfg.NBD.TLS {
+		options.TLSRequired = true // on TCP; a unix socket is guarded by its mode
+		options.TLS = &tls.Config{Certificates: []tls.Certificate{id.Cert}, ClientCAs: id.CA, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}
+	}
+	n.nbd = nbd.NewServer(options)
+	return n.run(ctx, stop)
+}
+
+// identity reads this server's certificate files.
+func identity(files config.TLS) (peer.Identity, error) {
+	var pem [3][]byte
+	for i, path := range []string{files.CA, files.Cert, files.Key} {
+		var err error
+		if pem[i], err = os.ReadFile(path); err != nil {
+			return peer.Identity{}, fmt.Errorf("certificate files: %w; see [tls] in the configuration", err)
+		}
+	}
+	id, err := peer.NewIdentity(pem[0], pem[1], pem[2])
+	if err != nil {
+		return id, fmt.Errorf("certificate %s: %w", files.Cert, err)
+	}
+	return id, nil
+}
+
+// lockState makes sure that one agent at a time uses the directory.
+func lockState(dir string) (vfs.File, error) {
+	if err := vfs.OS.MkdirAll(dir); err != nil {
+		return nil, err
+	}
+	lock, err := vfs.OS.Open(filepath.Join(dir, "agent.lock"), vfs.Create|vfs.Lock)
+	if errors.Is(err, vfs.ErrInUse) {
+		return nil, fmt.Errorf("state directory %s is in use by another agent; stop that one, or give this one a directory of its own", dir)
+	}
+	return lock, err
+}
+
+func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
+	server, err := peer.Listen(n.cfg.Listen.Address, n.id, peer.Handlers{Stream: n.streamCame, Control: n.control()}, n.peerOptions())
+	if err != nil {
+		return err
+	}
+	local, err := n.listenSocket(n.cfg.API.Socket)
+	if err != nil {
+		return errors.Join(err, server.Close())
+	}
+	api := &http.Server{Handler: api.NewHandler(&service{n}), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
+	pid := filepath.Join(n.cfg.State, "agent.pid")
+	defer func() {
+		stop()
+		err = errors.Join(err, api.Close(), server.Close())
+		n.wg.Wait()
+		err = errors.Join(err, n.closeVolumes(), n.nbd.Close())
+		for _, p := range n.peers {
+			p.http.CloseIdleConnections()
+		}
+		_ = os.Remove(pid)
+		n.log.Info("agent stopped", "node", n.cfg.Node)
+	}()
+	if err := n.listenNBD(); err != nil {
+		return err
+	}
+	if err := os.WriteFile(pid, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o644); err != nil {
+		return err
+	}
+	n.openVolumes()
+	n.spawn(func() { n.gossip(ctx) })
+	n.spawn(func() { _ = api.Serve(local) })
+	n.log.Info("agent started", "node", n.cfg.Node, "cluster", n.id.Cluster, "version", n.version, "listen", server.Addr(), "socket", n.cfg.API.Socket)
+	<-ctx.Done()
+	return nil
+}
+
+// spawn runs f in a goroutine that the node waits for.
+func (n *Node) spawn(f func()) {
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		f()
+	}()
+}
+
+// peerQueueBytes is room in a stream's queue above a mirror's limit, for what was let in just before the limit was reached.
+const peerQueueBytes = 512 << 20
+
+func (n *Node) peerOptions() peer.Options {
+	l := n.cfg.Limits
+	return peer.Options{
+		HeartbeatEvery: time.Duration(l.Heartbeat), DeadAfter: time.Duration(l.DeadAfter),
+		HandshakeTimeout: time.Duration(l.HandshakeMax), QueueBytesMax: int64(l.QueueBytes) + peerQueueBytes,
+	}
+}
+
+func (n *Node) volumeLimits() volume.Limits {
+	l := volume.DefaultLimits
+	c := n.cfg.Limits
+	l.SyncTimeout, l.QueueBytesMax = time.Duration(c.SyncTimeout), int64(c.QueueBytes)
+	l.CheckpointEvery, l.HotExtentsMax = time.Duration(c.CheckpointEvery), c.HotExtentsMax
+	l.CopyQueueBytes = int64(c.ResyncBytes)
+	return l
+}
+
+func (n *Node) machineConfig() mirror.Config {
+	l := n.cfg.Limits
+	return mirror.Config{
+		Self: n.cfg.Node, HoldMax: time.Duration(l.HoldMax), JoinWait: time.Duration(l.JoinWait), BootWait: time.Duration(l.BootWait),
+		RetryMin: time.Duration(l.RetryMin), RetryMax: time.Duration(l.RetryMax),
+	}
+}
+
+// listenSocket listens on a unix socket that only root may use. A socket that a killed agent left is replaced; the
+// state directory's lock says that no agent of this directory lives.
+func (n *Node) listenSocket(path string) (net.Listener, error) {
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("socket %s is in use by another process; stop it, or configure another path", path)
+	}
+	_ = os.Remove(path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w; choose a shorter or writable path", path, err)
+	}
+	return l, os.Chmod(path, 0o600)
+}
+
+func (n *Node) listenNBD() error {
+	l, err := n.listenSocket(n.cfg.NBD.Socket)
+	if err != nil {
+		return err
+	}
+	n.spawn(func() { _ = n.nbd.Serve(l) })
+	if n.cfg.NBD.Address == "" {
+		return nil
+	}
+	tcp, err := net.Listen("tcp", n.cfg.NBD.Address)
+	if err != nil {
+		return fmt.Errorf("nbd address %s: %w; choose a free one", n.cfg.NBD.Address, err)
+	}
+	n.spawn(func() { _ = n.nbd.Serve(tcp) })
+	return nil
+}
+
+// crash kills the process at a named point if a test asked for it.
+func (n *Node) crash(point string) {
+	if n.crashAt != "" && n.crashAt == point {
+		n.log.Error("killing itself, as KEELSON_CRASH_AT says", "point", point)
+		p, _ := os.FindProcess(os.Getpid())
+		_ = p.Kill()
+		select {}
+	}
+}
+
+// bump wakes whoever watches the status, and tells peers.
+func (n *Node) bump() {
+	n.mu.Lock()
+	close(n.changed)
+	n.changed = make(chan struct{})
+	n.mu.Unlock()
+	for _, p := range n.peers {
+		p.kick()
+	}
+}
+
+// find returns the volume of that name, or nil.
+func (n *Node) find(name string) *vol {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.volumes[name]
+}
+
+func (n *Node) byID(id string) *vol {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, v := range n.volumes {
+		if v.id == id {
+			return v
+		}
+	}
+	return nil
+}
+
+// all returns the open volumes.
+func (n *Node) all() []*vol {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make([]*vol, 0, len(n.volumes))
+	for _, v := range n.volumes {
+		out = append(out, v)
+	}
+	return out
+}
+
+func (n *Node) volumesDir() string { return filepath.Join(n.cfg.State, "volumes") }
+
+// openVolumes opens every replica that the state directory holds. One that cannot be opened is shown as failed, with the
+// reason; the others work.
+func (n *Node) openVolumes() {
+	entries, err := os.ReadDir(n.volumesDir())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		n.log.Error("state directory", "err", err)
+	}
+	for _, e := range entries {
+		if err := n.openVolume(e.Name()); err != nil {
+			n.log.Error("volume cannot be opened", "volume", e.Name(), "err", err)
+			n.events.add(api.Event{Level: "error", Volume: e.Name(), Object: "volume " + e.Name(), Message: "cannot be opened: " + err.Error()})
+			n.mu.Lock()
+			n.broken[e.Name()] = err
+			n.mu.Unlock()
+		}
+	}
+}
+
+func (n *Node) openVolume(name string) error {
+	v, err := newVol(n, name)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.volumes[name] = v
+	delete(n.broken, name)
+	n.mu.Unlock()
+	v.start()
+	n.bump()
+	return nil
+}
+
+// closeVolumes stops all volumes cleanly.
+func (n *Node) closeVolumes() error {
+	var errs []error
+	for _, v := range n.all() {
+		errs = append(errs, v.close())
+	}
+	return errors.Join(errs...)
+}

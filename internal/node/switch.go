@@ -1,0 +1,149 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"keelson/internal/api"
+	"keelson/internal/mirror"
+	"keelson/internal/switchover"
+)
+
+func now() time.Time { return time.Now() }
+
+// Switchover implements api.Service.
+func (s *service) Switchover(ctx context.Context, r api.Switchover, step func(api.SwitchoverStep)) (*api.SwitchoverResult, error) {
+	if err := r.Check(); err != nil {
+		return nil, err
+	}
+	a, other, err := s.atSource(ctx, r.Volume)
+	if err != nil {
+		return nil, err
+	}
+	if other != nil {
+		return other.Switchover(ctx, r, step)
+	}
+	result, err := a.shownPlan(ctx, r)
+	if err != nil || r.Plan {
+		return result, err
+	}
+	if err := a.switchTo(ctx, r, result, step); err != nil {
+		return nil, err
+	}
+	if r.Wait {
+		return result, s.waitMirrors(ctx, r)
+	}
+	return result, nil
+}
+
+// shownPlan is the plan as the machine sees it now; with only the plan asked for, a rule that forbids it is an error.
+func (a *vol) shownPlan(ctx context.Context, r api.Switchover) (*api.SwitchoverResult, error) {
+	var plan switchover.Plan
+	var refused *switchover.Refusal
+	err := a.ask(ctx, func(m *mirror.Machine) {
+		facts := m.Facts(r.To)
+		facts.Heir.LagBytes = a.v.Status(now()).Links[r.To].LagBytes
+		plan, refused = switchover.Planned(randomID(), facts), switchover.Check(facts)
+	})
+	if err != nil {
+		return nil, api.AsError(err)
+	}
+	if refused != nil && !r.Force {
+		return nil, api.Refusal(refused.Rule, "volume "+a.name, refused.Message, refused.Next)
+	}
+	result := &api.SwitchoverResult{Volume: a.name, From: plan.From, To: plan.To, Risks: append([]string{}, plan.Risks...), Steps: []api.SwitchoverStep{}}
+	for _, p := range plan.Steps {
+		result.Steps = append(result.Steps, api.SwitchoverStep{Name: p.Name, Text: p.Text, State: "planned"})
+	}
+	if !r.Plan {
+		result.Plan = plan.ID
+	}
+	return result, nil
+}
+
+// switchTo carries the plan out and shows its steps.
+func (a *vol) switchTo(ctx context.Context, r api.Switchover, result *api.SwitchoverResult, step func(api.SwitchoverStep)) error {
+	var mu sync.Mutex
+	var held time.Time
+	over := false
+	a.mu.Lock()
+	a.steps[result.Plan] = func(p mirror.PlanStep) {
+		mu.Lock()
+		defer mu.Unlock()
+		if over {
+			return
+		}
+		if p.Name == switchover.StepHold && held.IsZero() {
+			held = now()
+		}
+		shown := api.SwitchoverStep{Name: p.Name, Text: p.Text, State: p.State}
+		if i := slices.IndexFunc(result.Steps, func(s api.SwitchoverStep) bool { return s.Name == p.Name }); i >= 0 {
+			result.Steps[i].State = p.State
+		}
+		step(shown)
+	}
+	a.mu.Unlock()
+	defer func() {
+		mu.Lock()
+		over = true
+		mu.Unlock()
+		a.mu.Lock()
+		delete(a.steps, result.Plan)
+		a.mu.Unlock()
+	}()
+	limit := time.Duration(0)
+	if end, ok := ctx.Deadline(); ok {
+		limit = min(time.Until(end)*3/4, time.Duration(a.n.cfg.Limits.HoldMax))
+	}
+	reply, err := a.command(ctx, func(id uint64) mirror.Event {
+		return mirror.Command{ID: id, Switch: &mirror.Switch{To: r.To, Plan: result.Plan, Limit: limit, Force: r.Force}}
+	})
+	if err := replyError("volume "+a.name, reply, err); err != nil {
+		return err
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	result.Done = true
+	if !held.IsZero() {
+		result.Millis = time.Since(held).Milliseconds()
+	}
+	return nil
+}
+
+// waitMirrors waits until the new source mirrors to every member that is neither paused, broken nor unreachable.
+func (s *service) waitMirrors(ctx context.Context, r api.Switchover) error {
+	var waits string
+	err := s.Watch(ctx, func(st *api.Status) error {
+		i := slices.IndexFunc(st.Volumes, func(v api.VolumeStatus) bool { return v.Name == r.Volume })
+		if i < 0 || st.Volumes[i].Source != r.To {
+			waits = "the new source's word"
+			return nil
+		}
+		waits = ""
+		for _, m := range st.Volumes[i].Mirrors {
+			if m.Source == r.To && (m.State == string(mirror.Resync) || m.State == string(mirror.ResyncPending) && reachable(st, m.Target)) {
+				waits = fmt.Sprintf("mirror %s->%s: %s", m.Source, m.Target, m.State)
+			}
+		}
+		if waits == "" {
+			return errDone
+		}
+		return nil
+	})
+	if err == errDone || err == nil {
+		return nil
+	}
+	e := api.AsError(err)
+	e.Object, e.Waits = "volume "+r.Volume, waits
+	e.Message = "switched over, but not every mirror is Mirroring yet: " + waits
+	return e
+}
+
+var errDone = fmt.Errorf("done")
+
+func reachable(s *api.Status, node string) bool {
+	return slices.ContainsFunc(s.Nodes, func(n api.NodeStatus) bool { return n.Name == node && n.Reachable })
+}

@@ -1,0 +1,304 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"keelson/internal/api"
+	"keelson/internal/lineage"
+	"keelson/internal/mirror"
+	"keelson/internal/peer"
+	"keelson/internal/vfs"
+	"keelson/internal/volume"
+)
+
+// vol is the actor of one volume: one goroutine steps the machine and carries out the effects, in order.
+type vol struct {
+	n       *Node
+	name    string
+	id      string
+	dir     string
+	v       *volume.Volume
+	m       *mirror.Machine // the loop's
+	session string          // prefix of session names
+	view    atomic.Pointer[mirror.View]
+	leaving atomic.Bool
+
+	mu      sync.Mutex
+	inbox   []mirror.Event // bounded by what links, sessions and commands can have under way
+	wake    chan struct{}
+	replies map[uint64]chan mirror.Reply
+	asked   map[uint64]*incoming // sessions that wait for the machine's word
+	dials   map[string]*dialing
+	steps   map[string]func(mirror.PlanStep) // watchers of plans
+	dead    error                            // why the loop carries out nothing any more
+
+	stop    context.CancelFunc
+	ctx     context.Context
+	done    chan struct{}
+	workers sync.WaitGroup
+}
+
+// dialing is an attempt to begin a session.
+type dialing struct {
+	session uint64
+	cancel  context.CancelFunc
+}
+
+// incoming is a session that a source asked for.
+type incoming struct {
+	conn    *peer.Conn
+	hello   helloInfo
+	settled chan struct{}
+}
+
+const tickEvery = 100 * time.Millisecond
+
+// inboxMax is where something is wrong: events are answers to a bounded number of things.
+const inboxMax = 1 << 16
+
+func newVol(n *Node, name string) (*vol, error) {
+	a := &vol{
+		n: n, name: name, dir: filepath.Join(n.volumesDir(), name), session: n.id.Incarnation,
+		wake: make(chan struct{}, 1), replies: map[uint64]chan mirror.Reply{}, asked: map[uint64]*incoming{},
+		dials: map[string]*dialing{}, steps: map[string]func(mirror.PlanStep){}, done: make(chan struct{}),
+	}
+	a.ctx, a.stop = context.WithCancel(context.Background())
+	v, err := volume.Open(volume.Options{FS: vfs.OS, Dir: a.dir, Limits: n.volumeLimits(), Post: a.post, Log: n.log, Crash: n.crash})
+	if err != nil {
+		return nil, err
+	}
+	h := v.Header()
+	if h.Cluster != n.id.Cluster || h.Node != n.cfg.Node {
+		return nil, errors.Join(fmt.Errorf("volume %s: %s belongs to node %s of cluster %s, this is %s of %s; it was copied from another server",
+			name, a.dir, h.Node, h.Cluster, n.cfg.Node, n.id.Cluster), v.Close())
+	}
+	a.id, a.v = h.Volume, v
+	a.m = mirror.New(n.machineConfig(), h.Standing)
+	view := a.m.View()
+	a.view.Store(&view)
+	return a, nil
+}
+
+func (a *vol) start() {
+	go a.loop()
+	a.post(mirror.Started{Mine: a.v.Own()})
+}
+
+// post puts an event into the inbox. It never blocks.
+func (a *vol) post(e mirror.Event) {
+	a.mu.Lock()
+	if len(a.inbox) < inboxMax {
+		a.inbox = append(a.inbox, e)
+	}
+	a.mu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// call runs f in the loop's goroutine, as an event that is only a question.
+type call struct {
+	mirror.Tick
+	f func(*mirror.Machine)
+}
+
+// ask runs f with the machine and waits.
+func (a *vol) ask(ctx context.Context, f func(*mirror.Machine)) error {
+	done := make(chan struct{})
+	a.post(call{f: func(m *mirror.Machine) { f(m); close(done) }})
+	select {
+	case <-done:
+		return nil
+	case <-a.done:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var errStopped = errors.New("the volume is being stopped")
+
+// loop owns the machine. It ends when close says so.
+func (a *vol) loop() {
+	defer close(a.done)
+	timer := time.NewTicker(tickEvery)
+	defer timer.Stop()
+	for {
+		select {
+		case <-a.ctx.Done():
+			return
+		case <-timer.C:
+			if lost := a.v.Waiting(); len(lost) > 0 {
+				a.step(mirror.AnswersWait{Members: lost})
+			}
+			a.step(mirror.Tick{})
+		case <-a.wake:
+			a.mu.Lock()
+			events := a.inbox
+			a.inbox = nil
+			a.mu.Unlock()
+			for _, e := range events {
+				if c, ok := e.(call); ok {
+					c.f(a.m)
+					continue
+				}
+				a.step(e)
+			}
+		}
+	}
+}
+
+// step gives the machine one event and does what it says.
+func (a *vol) step(e mirror.Event) {
+	if a.failed() != nil {
+		a.refuse(e)
+		return
+	}
+	a.crashBefore(e)
+	before := a.view.Load()
+	effects := a.m.Step(time.Now(), e)
+	for _, effect := range effects {
+		if err := a.do(effect); err != nil {
+			a.fail(fmt.Errorf("%T: %w", effect, err))
+			break
+		}
+	}
+	view := a.m.View()
+	a.view.Store(&view)
+	if len(effects) > 0 || differs(before, &view) {
+		a.n.bump()
+	}
+}
+
+// differs reports a change that peers or watchers want to see at once.
+func differs(a, b *mirror.View) bool {
+	if a.Role != b.Role || a.Open != b.Open || a.Source != b.Source || a.Reason != b.Reason || len(a.Mirrors) != len(b.Mirrors) {
+		return true
+	}
+	for i := range a.Mirrors {
+		if a.Mirrors[i].State != b.Mirrors[i].State || a.Mirrors[i].Reason != b.Mirrors[i].Reason {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *vol) failed() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.dead
+}
+
+// fail stops serving: what had to be durable is not, so nothing that follows may be said.
+func (a *vol) fail(err error) {
+	a.mu.Lock()
+	if a.dead == nil {
+		a.dead = err
+	}
+	var waiting []chan mirror.Reply
+	for id, c := range a.replies {
+		waiting = append(waiting, c)
+		delete(a.replies, id)
+	}
+	a.mu.Unlock()
+	a.n.log.Error("volume stopped", "volume", a.name, "err", err)
+	a.note("error", "volume "+a.name, "", "stopped: "+err.Error(), "repair what failed and start the agent again")
+	a.v.CloseDevice(err.Error())
+	_ = a.n.nbd.RemoveExport(a.name)
+	a.v.HangupAll(err)
+	a.v.DropSession(err.Error())
+	for _, c := range waiting {
+		c <- mirror.Reply{Err: err.Error()}
+	}
+}
+
+// refuse answers what a stopped volume cannot do.
+func (a *vol) refuse(e mirror.Event) {
+	switch e := e.(type) {
+	case mirror.Command:
+		a.reply(mirror.Reply{ID: e.ID, Err: a.failed().Error()})
+	case mirror.TokenCame:
+		a.reply(mirror.Reply{ID: e.ID, Err: a.failed().Error()})
+	case mirror.SessionAsked:
+		a.answerSession(e.ID, func(in *incoming) {
+			_ = in.conn.Refuse(lineage.RuleDiskFailed, a.failed().Error())
+		})
+	}
+}
+
+// command gives the machine an administrator's wish and waits for its word.
+func (a *vol) command(ctx context.Context, make func(id uint64) mirror.Event) (mirror.Reply, error) {
+	id := a.n.ids.Add(1)
+	c := newReply()
+	a.mu.Lock()
+	a.replies[id] = c
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		delete(a.replies, id)
+		a.mu.Unlock()
+	}()
+	a.post(make(id))
+	select {
+	case r := <-c:
+		return r, nil
+	case <-a.done:
+		return mirror.Reply{}, errStopped
+	case <-ctx.Done():
+		return mirror.Reply{}, ctx.Err()
+	}
+}
+
+func newReply() chan mirror.Reply { return make(chan mirror.Reply, 1) }
+
+func (a *vol) reply(r mirror.Reply) {
+	a.mu.Lock()
+	c := a.replies[r.ID]
+	delete(a.replies, r.ID)
+	a.mu.Unlock()
+	if c != nil {
+		c <- r
+	}
+}
+
+func (a *vol) note(level, object, rule, message, next string) {
+	a.n.events.add(api.Event{Level: level, Volume: a.name, Object: object, Rule: rule, Message: message, Next: next})
+	a.n.log.Info("event", "volume", a.name, "object", object, "rule", rule, "message", message)
+}
+
+// close ends everything of the volume, cleanly.
+func (a *vol) close() error {
+	a.stop()
+	<-a.done
+	a.mu.Lock()
+	for _, d := range a.dials {
+		d.cancel()
+	}
+	waiting := a.asked
+	a.asked = map[uint64]*incoming{}
+	a.mu.Unlock()
+	for _, in := range waiting {
+		_ = in.conn.Refuse("agent-stops", "the agent is being stopped")
+		close(in.settled)
+	}
+	a.v.CloseDevice("the agent stops")
+	_ = a.n.nbd.RemoveExport(a.name)
+	a.workers.Wait()
+	return a.v.Close()
+}
+
+// work runs f beside the loop; close waits for it.
+func (a *vol) work(f func()) {
+	a.workers.Add(1)
+	go func() {
+		defer a.workers.Done()
+		f()
+	}()
+}

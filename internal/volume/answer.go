@@ -1,0 +1,169 @@
+package volume
+
+import (
+	"math"
+	"slices"
+
+	"keelson/internal/block"
+	"keelson/internal/mirror"
+)
+
+// When is a write answered? When it is done here, every member that is required has a live session in step, and every
+// sync target in step has acknowledged it (guarantee 1). A flush or FUA: the same with what is durable. The record of
+// members shrinks, durably everywhere, before the requirement does (rule 17): that is for package mirror to see to.
+
+// standing of the answers. mu is held.
+func (v *Volume) condition() (written, durable uint64, lost []string) {
+	written, durable = math.MaxUint64, math.MaxUint64
+	for _, name := range v.required {
+		if l := v.find(name); l == nil || !l.inStep {
+			lost = append(lost, name)
+		}
+	}
+	for _, l := range v.links {
+		if l.inStep && l.sync {
+			written = min(written, l.written)
+			durable = min(durable, l.durable)
+		}
+	}
+	return written, durable, lost
+}
+
+// settle moves what can be answered now into out. mu is held.
+func (v *Volume) settle(out *queue) {
+	if v.waiting.head == nil && v.flushes.head == nil {
+		return
+	}
+	written, durable, lost := v.condition()
+	if v.failed != nil {
+		v.failWaiting(out, v.failed)
+		return
+	}
+	if len(lost) > 0 {
+		return
+	}
+	for r := v.waiting.head; r != nil && r.Local && r.Number <= written; r = v.waiting.head {
+		v.answered = max(v.answered, r.Number)
+		out.push(v.waiting.pop())
+	}
+	if v.flushes.head != nil {
+		v.flushes.remove(out, func(r *block.Request) bool {
+			done := r.Local && (r.Err != nil || r.Number <= v.floored && r.Number <= durable)
+			if done {
+				v.answered = max(v.answered, r.Number)
+			}
+			return done
+		})
+	}
+}
+
+// failWaiting ends everything that waits and whose local part is over, with the error. mu is held.
+func (v *Volume) failWaiting(out *queue, err error) {
+	for _, q := range []*queue{&v.waiting, &v.flushes} {
+		q.remove(out, func(r *block.Request) bool {
+			if r.Local && r.Err == nil {
+				r.Err = err
+			}
+			return r.Local
+		})
+	}
+}
+
+// blockedNow returns the event that says which members an answer waits for, once for each state of affairs. mu is held.
+func (v *Volume) blockedNow() mirror.Event {
+	if v.waiting.head == nil && v.flushes.head == nil || !v.serving {
+		v.waits = false
+		return nil
+	}
+	if v.waits {
+		return nil
+	}
+	_, _, lost := v.condition()
+	if len(lost) == 0 {
+		return nil
+	}
+	v.waits = true
+	return mirror.AnswersWait{Members: lost}
+}
+
+// Waiting returns the members whose sessions an answer waits for; the node asks with each tick.
+func (v *Volume) Waiting() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.waiting.head == nil && v.flushes.head == nil {
+		return nil
+	}
+	_, _, lost := v.condition()
+	return lost
+}
+
+// Require says which members' sessions have to be in step for an answer to be given.
+func (v *Volume) Require(members []string) {
+	v.change1(func() { v.required = slices.Clone(members) })
+}
+
+// change1 changes something that answers may wait for, and gives those that wait no longer.
+func (v *Volume) change1(change func()) {
+	var out queue
+	v.mu.Lock()
+	change()
+	v.waits = false
+	v.settle(&out)
+	v.freed.Broadcast()
+	tell := v.blockedNow()
+	v.mu.Unlock()
+	out.complete()
+	v.post(tell)
+}
+
+func (v *Volume) post(e mirror.Event) {
+	if e != nil {
+		v.o.Post(e)
+	}
+}
+
+// OpenDevice lets requests in.
+func (v *Volume) OpenDevice() {
+	v.change1(func() { v.serving, v.held = true, false })
+}
+
+// CloseDevice keeps requests out; those that wait end with block.ErrShutdown, so that clients look for the new source.
+func (v *Volume) CloseDevice(why string) {
+	v.o.Log.Info("device closed", "volume", v.name, "why", why)
+	var out queue
+	v.mu.Lock()
+	v.serving, v.held = false, false
+	v.freed.Broadcast()
+	for v.flight[0]+v.flight[1] > 0 {
+		v.freed.Wait()
+	}
+	v.failWaiting(&out, block.ErrShutdown)
+	v.mu.Unlock()
+	out.complete()
+}
+
+// Hold keeps new writes waiting; Drained is posted, with the plan unless that is "", when nothing is in flight and everything is answered.
+func (v *Volume) Hold(plan string) {
+	v.mu.Lock()
+	v.held = true
+	v.freed.Broadcast()
+	v.mu.Unlock()
+	v.done.Add(1)
+	go func() {
+		defer v.done.Done()
+		v.mu.Lock()
+		for v.held && v.serving && (v.flight[0]+v.flight[1] > 0 || v.waiting.head != nil || v.flushes.head != nil) {
+			v.freed.Wait()
+		}
+		drained, number := v.held && v.serving, v.number
+		v.mu.Unlock()
+		if drained && plan != "" {
+			v.post(mirror.Drained{Plan: plan, Number: number})
+		}
+	}()
+}
+
+// Release lets held writes go on.
+func (v *Volume) Release() {
+	v.change1(func() { v.held = false })
+}

@@ -1,0 +1,177 @@
+package volume
+
+import (
+	"fmt"
+
+	"github.com/zeebo/blake3"
+
+	"keelson/internal/block"
+	"keelson/internal/lineage"
+	"keelson/internal/wire"
+)
+
+// hotAhead is how many extents a resync marks hot at a time: it walks in order, so the next ones are due soon.
+const hotAhead = 16
+
+// write applies a write of the stream.
+func (s *session) write(h wire.Header, body *block.Buffer) error {
+	version, err := s.version(h)
+	if err != nil {
+		return err
+	}
+	length := int64(h.Length)
+	if h.Type == wire.TypeWrite {
+		length = int64(h.Body)
+	}
+	if err := s.change(h, length, body, version, 0); err != nil {
+		return err
+	}
+	s.v.stats.writes.Add(1)
+	s.v.stats.writeBytes.Add(length)
+	if h.Number > s.written {
+		s.written = h.Number
+	}
+	if s.inStep {
+		s.v.mu.Lock()
+		s.v.number = s.written
+		s.v.mu.Unlock()
+	}
+	return nil
+}
+
+// copied applies a region's content of a resync.
+func (s *session) copied(h wire.Header, body *block.Buffer) error {
+	version, err := s.version(h)
+	if err != nil {
+		return err
+	}
+	if !s.resync {
+		return fmt.Errorf("mirror %s->%s: a copy outside of a resync (wire-order)", s.from, s.v.self)
+	}
+	return s.change(h, int64(h.Length), body, version, hotAhead)
+}
+
+// change makes the extents hot, writes, and notes the versions. Checkpoints drain it like a source's writes.
+func (s *session) change(h wire.Header, length int64, body *block.Buffer, version lineage.Version, ahead int64) error {
+	v, off := s.v, int64(h.Offset)
+	if off < 0 || length <= 0 || off > v.size-length {
+		return fmt.Errorf("mirror %s->%s: a frame for %d bytes at %d is outside of the volume of %d bytes (wire-range)", s.from, v.self, length, off, v.size)
+	}
+	parity, err := s.hot(off>>v.extent, (off+length-1)>>v.extent, ahead)
+	if err != nil {
+		return err
+	}
+	switch h.Type {
+	case wire.TypeWrite, wire.TypeCopy:
+		_, err = v.disk.WriteAt(body.Bytes, off)
+	default:
+		err = v.disk.Zero(off, length, h.Type == wire.TypeCopyZero || h.Flags&wire.FlagTrim != 0)
+	}
+	first, last := off>>v.region, (off+length-1)>>v.region
+	if err != nil {
+		version = lineage.Unknown // rule 5
+	}
+	v.mu.Lock()
+	v.log.SetVersions(first, last, version)
+	v.flight[parity]--
+	if v.flight[parity] == 0 {
+		v.freed.Broadcast()
+	}
+	v.mu.Unlock()
+	if err != nil {
+		return v.targetFailed(err)
+	}
+	return nil
+}
+
+// hot makes sure that the extents are durably hot (rule 6) and counts a change in flight, in the epoch that it returns.
+func (s *session) hot(first, last, ahead int64) (parity int, err error) {
+	v := s.v
+	for {
+		v.mu.Lock()
+		if v.failed != nil {
+			defer v.mu.Unlock()
+			return 0, v.failed
+		}
+		if v.log.Hot(first, last) {
+			parity = v.epoch
+			v.flight[parity]++
+			v.mu.Unlock()
+			v.changed.Store(true)
+			return parity, nil
+		}
+		v.mu.Unlock()
+		s.marks = s.marks[:0]
+		for e := first; e <= last || e < first+ahead && e<<v.extent < v.size; e++ {
+			s.marks = append(s.marks, e)
+		}
+		v.stats.hotMisses.Add(1)
+		if err := v.log.MarkHot(s.marks); err != nil {
+			return 0, v.logError(err)
+		}
+		if v.log.HotCount() > v.o.Limits.HotExtentsMax*3/4 {
+			v.askCheckpoint()
+		}
+	}
+}
+
+// probe says whether this replica's content of a region has the digest; if so it has the source's version from now on.
+func (s *session) probe(h wire.Header, body *block.Buffer) error {
+	version, err := s.version(h)
+	if err != nil {
+		return err
+	}
+	v, off, length := s.v, int64(h.Offset), int64(h.Length)
+	if off>>v.region != (off+length-1)>>v.region || off > v.size-length {
+		return fmt.Errorf("mirror %s->%s: a probe of %d bytes at %d is not of one region (wire-range)", s.from, v.self, length, off)
+	}
+	buf := block.NewBuffer(int(length))
+	defer buf.Release()
+	if _, err := v.disk.ReadAt(buf.Bytes, off); err != nil {
+		return v.targetFailed(err)
+	}
+	answer := wire.Header{Type: wire.TypeProbeAnswer, Offset: h.Offset}
+	if blake3.Sum256(buf.Bytes) == [32]byte(body.Bytes) {
+		parity, err := s.hot(off>>v.extent, off>>v.extent, hotAhead)
+		if err != nil {
+			return err
+		}
+		v.mu.Lock()
+		v.log.SetVersions(off>>v.region, off>>v.region, version)
+		v.flight[parity]--
+		v.freed.Broadcast()
+		v.mu.Unlock()
+		answer.Flags = wire.FlagSame
+	}
+	s.stream.Queue(answer, nil, nil)
+	return nil
+}
+
+// flush makes data and then the record of its number durable before any later frame is applied (rules 10 and 15).
+func (s *session) flush(number uint64) error {
+	v := s.v
+	if err := v.disk.Datasync(); err != nil {
+		return v.targetFailed(err)
+	}
+	if !s.inStep {
+		return nil
+	}
+	v.mu.Lock()
+	at := lineage.Position{Gen: v.gen.ID, Number: s.written}
+	v.mu.Unlock()
+	if s.written > v.log.Floor().Number || v.log.Floor().Gen != at.Gen {
+		if err := v.log.SetFloor(at); err != nil {
+			return v.logError(err)
+		}
+	}
+	s.durable = max(s.durable, number)
+	return nil
+}
+
+// targetFailed: the first error of this copy's disk ends it (guarantee 9); no room ends only the session.
+func (v *Volume) targetFailed(err error) error {
+	if !isNoSpace(err) {
+		v.fail(err)
+	}
+	return err
+}

@@ -1,0 +1,91 @@
+package volume
+
+import (
+	"errors"
+	"time"
+
+	"keelson/internal/resync"
+	"keelson/internal/vfs"
+)
+
+func isNoSpace(err error) bool { return errors.Is(err, vfs.ErrNoSpace) }
+
+// LinkStatus is what the data path knows of one mirror.
+type LinkStatus struct {
+	Session   uint64
+	Up        bool
+	InStep    bool
+	Position  uint64 // acknowledged
+	LagBytes  int64
+	LagTime   time.Duration
+	WireBytes int64
+	Resync    *ResyncStatus // the newest that compared or moved anything; nil if none
+}
+
+// ResyncStatus is one resync.
+type ResyncStatus struct {
+	Kind, Rule string
+	Done       bool
+	Running    bool
+	Progress   resync.Report
+}
+
+// Status is what the data path knows of the volume.
+type Status struct {
+	Number     uint64
+	Gen        string
+	HotExtents int
+	Unknown    int64 // bytes
+	Counters   map[string]int64
+	Links      map[string]LinkStatus
+}
+
+// remember keeps the newest resync of a target beyond its session. mu is held.
+func (v *Volume) remember(l *link) {
+	if !l.moved {
+		return
+	}
+	if v.resyncs == nil {
+		v.resyncs = map[string]ResyncStatus{}
+	}
+	v.resyncs[l.target] = l.report(time.Now())
+}
+
+// report: mu is held.
+func (l *link) report(now time.Time) ResyncStatus {
+	return ResyncStatus{Kind: string(l.kind), Rule: l.rule, Done: l.inStep, Running: !l.inStep && l.stream.Err() == nil, Progress: l.progress.Report(now)}
+}
+
+// Status is the state now.
+func (v *Volume) Status(now time.Time) Status {
+	s := Status{
+		HotExtents: v.log.HotCount(), Unknown: min(v.log.UnknownRegions()<<v.region, v.size),
+		Counters: map[string]int64{
+			"reads": v.stats.reads.Load(), "writes": v.stats.writes.Load(), "flushes": v.stats.flushes.Load(),
+			"read_bytes": v.stats.readBytes.Load(), "write_bytes": v.stats.writeBytes.Load(),
+			"checkpoints": v.stats.checkpoints.Load(), "hot_misses": v.stats.hotMisses.Load(),
+		},
+		Links: map[string]LinkStatus{},
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	at := v.at()
+	s.Number, s.Gen = at.Number, at.Gen.String()
+	for name, r := range v.resyncs {
+		s.Links[name] = LinkStatus{Resync: &r}
+	}
+	for _, l := range v.links {
+		ls := LinkStatus{Session: l.session, Up: true, InStep: l.inStep, Position: l.written, WireBytes: l.stream.Sent()}
+		ls.LagBytes, ls.LagTime = l.lag.behind(now)
+		if !l.inStep {
+			ls.LagBytes += min(l.set.Len()<<v.region, v.size)
+		}
+		ls.Resync = s.Links[l.target].Resync
+		if l.moved && !l.inStep {
+			r := l.report(now)
+			ls.Resync = &r
+		}
+		s.Links[l.target] = ls
+	}
+	return s
+}

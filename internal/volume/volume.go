@@ -1,0 +1,383 @@
+// Package volume is the data path of one replica: a block.Device upward, a disk, an intent log and streams downward.
+//
+// A write's way at the source: Submit -> range free? hot? number, versions, one frame for each stream (all under mu) ->
+// the streams are flushed -> the local disk -> answered when the condition of the mode holds (answer.go). At a target:
+// apply.go reads one ordered stream and writes to the disk in that order. The same intent log serves both.
+//
+// The package decides nothing about roles, members or sessions: it tells what happened as events of package mirror
+// and is told what to do by its methods. It knows nothing of sockets: a Stream is whatever carries frames in order.
+//
+// Locks: mu guards the sequence, the ranges in flight, what waits for answers, links and their sets of regions. The
+// intent log has a lock of its own and is called with mu held (Hot, SetVersions, Version); what is slow (MarkHot,
+// Save, Checkpoint, disk and stream I/O) is called without it.
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"keelson/internal/block"
+	"keelson/internal/intentlog"
+	"keelson/internal/lineage"
+	"keelson/internal/mirror"
+	"keelson/internal/vfs"
+	"keelson/internal/wire"
+)
+
+// Stream carries frames in order to one peer and from it (peer.Conn; a pipe in tests).
+type Stream interface {
+	// Read returns the next frame; the body's one owner is the caller.
+	Read() (wire.Header, *block.Buffer, error)
+	// Buffered reports that another frame is at hand without waiting.
+	Buffered() bool
+	// Queue appends a frame with its body (retained until sent) or small (copied). Never blocks; drops after an error.
+	Queue(h wire.Header, body *block.Buffer, small []byte)
+	// TryFlush sends what can be sent without waiting; the rest follows by itself.
+	TryFlush()
+	QueuedBytes() int64
+	WaitRoom(ctx context.Context, below int64) error
+	SetRate(bytesPerSecond int64)
+	Sent() int64
+	Close(reason error) error
+	Done() <-chan struct{}
+	Err() error
+}
+
+// Limits bound what a volume holds and how long it waits.
+type Limits struct {
+	SyncTimeout     time.Duration // a sync target that acknowledges nothing for so long while something waits for it is dropped
+	AsyncStall      time.Duration // how long writers wait for room in an async target's full queue before it is dropped
+	QueueBytesMax   int64         // of frames waiting for one target's socket, unless the mirror has its own limit
+	CheckpointEvery time.Duration
+	HotExtentsMax   int   // a checkpoint begins at three quarters of it
+	ProbesMax       int   // regions whose digests are on their way in one resync
+	CopyQueueBytes  int64 // a resync adds nothing while so much waits for the socket
+}
+
+// DefaultLimits are used where the configuration says nothing.
+var DefaultLimits = Limits{
+	SyncTimeout: 10 * time.Second, AsyncStall: time.Second, QueueBytesMax: 64 << 20,
+	CheckpointEvery: 10 * time.Second, HotExtentsMax: 4096, ProbesMax: 256, CopyQueueBytes: 4 << 20,
+}
+
+// Options make a Volume.
+type Options struct {
+	FS     vfs.FS
+	Dir    string // of the intent log
+	Limits Limits
+	Post   func(mirror.Event) // must not block and must not call back
+	Log    *slog.Logger
+	Crash  func(point string) // test hook: may kill the process; nil for none
+}
+
+// Volume is one replica, open. Its life: Open -> (Serve as target, any number of sessions | BecomeSource, OpenDevice,
+// links) in turns -> Close.
+type Volume struct {
+	name    string
+	self    string
+	path    string
+	size    int64
+	region  uint // log2 of bytes
+	extent  uint // log2 of bytes
+	regions int64
+	disk    vfs.File
+	nowait  nowaiter // nil if the disk has none
+	log     *intentlog.Log
+	o       Options
+
+	mu     sync.Mutex
+	freed  sync.Cond // a range, a hold, an in-flight count or a state changed
+	number uint64    // the last number used (source) or applied (target)
+	gen    lineage.Generation
+	index  uint16 // of gen in the log's table; 0: the generation of this tenure has not begun
+	active []span // local writes in flight, and ranges locked by a resync
+	epoch  int    // parity: which of inflight counts new writes
+	flight [2]int // local writes in flight by parity of the checkpoint epoch in which they began
+
+	serving  bool
+	held     bool
+	failed   error
+	links    []*link // copy on write: a snapshot may be used without mu
+	required []string
+
+	waiting  queue // writes that are not answered, by number
+	flushes  queue // flushes and FUA writes that are not answered
+	toFlush  queue // those the flusher has not taken yet
+	answered uint64
+	floored  uint64 // number up to which everything is durable here, as SetFloor noted it
+	flooring uint64 // ... or is about to
+	flushTo  uint64 // the greatest number that a flush waits for
+	waits    bool   // AnswersWait was posted for what waits now
+
+	session  *session // incoming
+	position lineage.Position
+	inStep   bool // as target
+
+	wake     chan struct{} // flusher
+	wantCkpt chan struct{}
+	stop     chan struct{}
+	done     sync.WaitGroup
+	long     chan struct{} // one long trim at a time
+	readers  chan struct{} // slots for reads that wait for the disk
+	ckptMu   sync.Mutex    // one checkpoint at a time
+	genMu    sync.Mutex    // one generation begins at a time
+	changed  atomic.Bool   // since the last checkpoint
+	stats    stats
+	resyncs  map[string]ResyncStatus // by target, the newest that compared or moved anything
+}
+
+// span is a range of bytes that nobody else may write: [off, end).
+type span struct {
+	off, end int64
+	number   uint64 // of the write; 0: a lock
+}
+
+type nowaiter interface {
+	ReadNowait(p []byte, off int64) (int, bool, error)
+}
+
+type stats struct {
+	reads, writes, flushes, readBytes, writeBytes, checkpoints, hotMisses atomic.Int64
+}
+
+// New is how a replica comes to be on this server.
+type New struct {
+	Header    intentlog.Header // identity, standing; sizes may be 0 (then: from the backing store, defaults)
+	Path      string
+	SizeBytes int64 // 0: that of the existing file or device
+	Exact     bool  // refuse a file that exists already and is smaller than SizeBytes instead of asking for more
+}
+
+// regionBytesFor keeps the map under 128 MiB (8 bytes a region), from 64 KiB up.
+func regionBytesFor(size int64) int64 {
+	region := int64(64 << 10)
+	for (size+region-1)/region > 16<<20 {
+		region *= 2
+	}
+	return region
+}
+
+// extentBytesFor gives at most 64 Ki extents, of 1 to 4 MiB, and never less than a region.
+func extentBytesFor(size, region int64) int64 {
+	extent := int64(1 << 20)
+	for extent < 4<<20 && size/extent > 64<<10 {
+		extent *= 2
+	}
+	return max(extent, region)
+}
+
+// Create makes a replica: the backing file if there is none (zeroes, so every region is known), and the intent log.
+// Nothing is left behind when it fails. Returns the header as saved.
+func Create(o Options, n New) (intentlog.Header, error) {
+	h := n.Header
+	object := fmt.Sprintf("volume %s: %s", h.Name, n.Path)
+	initial, made := lineage.Unknown, false
+	disk, err := o.FS.Open(n.Path, vfs.Lock)
+	if errors.Is(err, errNotExist) {
+		if n.SizeBytes == 0 {
+			return h, fmt.Errorf("%s does not exist; create it, or give --size so that it is made", object)
+		}
+		disk, err = o.FS.Open(n.Path, vfs.Lock|vfs.Create|vfs.Exclusive)
+		initial, made = lineage.ZeroVersion, true
+	}
+	if err != nil {
+		return h, err
+	}
+	defer disk.Close()
+	undo := func(err error) (intentlog.Header, error) {
+		if made {
+			err = errors.Join(err, o.FS.Remove(n.Path))
+		}
+		return h, err
+	}
+	if made {
+		if err := disk.Truncate(n.SizeBytes); err != nil {
+			return undo(err)
+		}
+		if err := disk.Datasync(); err != nil {
+			return undo(err)
+		}
+	}
+	have, err := disk.Size()
+	if err != nil {
+		return undo(err)
+	}
+	h.SizeBytes = n.SizeBytes
+	if h.SizeBytes == 0 {
+		h.SizeBytes = have
+	}
+	switch {
+	case h.SizeBytes <= 0 || h.SizeBytes%512 != 0:
+		return undo(fmt.Errorf("%s: a volume of %d bytes is not possible: the size must be a multiple of 512; give --size", object, h.SizeBytes))
+	case have < h.SizeBytes:
+		return undo(fmt.Errorf("%s has %d bytes, the volume needs %d; use a larger file or device", object, have, h.SizeBytes))
+	}
+	if h.RegionBytes == 0 {
+		h.RegionBytes = regionBytesFor(h.SizeBytes)
+	}
+	h.ExtentBytes = extentBytesFor(h.SizeBytes, h.RegionBytes)
+	id, err := disk.Identity()
+	if err != nil {
+		return undo(err)
+	}
+	h.Backing = intentlog.Backing{Path: n.Path, Identity: id}
+	h.Consistent = "yes"
+	log, err := intentlog.Create(o.FS, o.Dir, h, initial, intentlog.Options{HotExtentsMax: o.Limits.HotExtentsMax})
+	if err != nil {
+		return undo(err)
+	}
+	h = log.Header()
+	return h, log.Close()
+}
+
+// Open opens the replica whose log is in o.Dir: exclusively, verified; what is not known after the last stop is unknown.
+// The volume serves nobody until it is told to.
+func Open(o Options) (*Volume, error) {
+	log, err := intentlog.Open(o.FS, o.Dir, intentlog.Options{HotExtentsMax: o.Limits.HotExtentsMax})
+	if err != nil {
+		return nil, err
+	}
+	h := log.Header()
+	disk, err := openBacking(o, log, h)
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	v := &Volume{
+		name: h.Name, self: h.Node, path: h.Backing.Path, size: h.SizeBytes, disk: disk, log: log, o: o,
+		region: uint(bits.TrailingZeros64(uint64(h.RegionBytes))), extent: uint(bits.TrailingZeros64(uint64(h.ExtentBytes))),
+		regions: log.Regions(), wake: make(chan struct{}, 1), wantCkpt: make(chan struct{}, 1), stop: make(chan struct{}),
+		long: make(chan struct{}, 1), readers: make(chan struct{}, readersMax),
+	}
+	v.freed.L = &v.mu
+	v.nowait, _ = disk.(nowaiter)
+	v.position = h.Position
+	if f := log.Floor(); f.Gen == v.position.Gen && f.Number > v.position.Number || h.History.Find(f.Gen) > h.History.Find(v.position.Gen) {
+		v.position = f
+	}
+	v.number, v.floored = v.position.Number, 0
+	v.gen = h.History.Last()
+	if h.Failed != "" {
+		v.failed = fmt.Errorf("volume %s: the disk under %s failed earlier: %s; replace it and resync", v.name, v.path, h.Failed)
+	}
+	v.done.Add(2)
+	go v.flusher()
+	go v.keeper()
+	return v, nil
+}
+
+func openBacking(o Options, log *intentlog.Log, h intentlog.Header) (vfs.File, error) {
+	disk, err := o.FS.Open(h.Backing.Path, vfs.Lock)
+	if err != nil {
+		return nil, err
+	}
+	have, err := disk.Size()
+	if err == nil && have < h.SizeBytes {
+		err = fmt.Errorf("volume %s: %s has %d bytes now, the volume has %d: it was cut off; give it back its size",
+			h.Name, h.Backing.Path, have, h.SizeBytes)
+	}
+	id, err2 := disk.Identity()
+	if err = errors.Join(err, err2); err == nil {
+		was, clean := log.WasClean()
+		same := clean && id == was
+		if !clean {
+			was = h.Backing.Identity
+			same = id.Kind == was.Kind && id.Dev == was.Dev && id.Inode == was.Inode
+		}
+		if !same { // rule 9: another disk, or changed while nobody looked
+			o.Log.Warn("the backing store is not as it was left; everything is unknown until a resync has compared it", "volume", h.Name, "path", h.Backing.Path)
+			err = log.ForgetAll()
+		}
+		id.ChangeTime = 0
+		err = errors.Join(err, log.ClearClean(), log.Save(func(h *intentlog.Header) { h.Backing.Identity = id }))
+	}
+	if err != nil {
+		return nil, errors.Join(err, disk.Close())
+	}
+	return disk, nil
+}
+
+// Close ends links, the session and the device, makes everything durable and notes a clean stop.
+func (v *Volume) Close() error {
+	v.CloseDevice("the agent stops")
+	v.DropSession("the agent stops")
+	v.HangupAll(errors.New("the agent stops"))
+	close(v.stop)
+	v.done.Wait()
+	var err error
+	if v.Failed() == nil {
+		if err = v.checkpoint(true, nil); err == nil && v.log.HotCount() == 0 {
+			var id vfs.Identity
+			if id, err = v.disk.Identity(); err == nil {
+				err = v.log.MarkClean(id)
+			}
+		}
+	}
+	return errors.Join(err, v.log.Close(), v.disk.Close())
+}
+
+// Size of the volume in bytes.
+func (v *Volume) Size() int64 { return v.size }
+
+// Header is what the log holds.
+func (v *Volume) Header() intentlog.Header { return v.log.Header() }
+
+// SaveStanding makes the standing durable.
+func (v *Volume) SaveStanding(s lineage.Standing) error {
+	return v.log.Save(func(h *intentlog.Header) { h.Standing = s })
+}
+
+// Own is what the data path knows of this replica.
+func (v *Volume) Own() mirror.Own {
+	h := v.log.Header()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	own := mirror.Own{History: h.History, Position: h.Position, Consistent: h.Consistent, Reserved: v.log.Reserved(), Unknown: v.log.UnknownRegions() > 0, Failed: v.failed != nil}
+	if h.Consistent == "yes" {
+		own.Position = v.at()
+	}
+	return own
+}
+
+// at is the position now. mu is held.
+func (v *Volume) at() lineage.Position {
+	if v.index != 0 || v.inStep {
+		return lineage.Position{Gen: v.gen.ID, Number: v.number}
+	}
+	return v.position
+}
+
+// Failed returns the first error of the disk, or nil.
+func (v *Volume) Failed() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.failed
+}
+
+// fail notes the first error of this copy's disk, durably, and tells (guarantee 9).
+func (v *Volume) fail(err error) {
+	v.mu.Lock()
+	first := v.failed == nil
+	if first {
+		v.failed = err
+	}
+	v.freed.Broadcast()
+	v.mu.Unlock()
+	if first {
+		if saved := v.log.Save(func(h *intentlog.Header) { h.Failed = err.Error() }); saved != nil {
+			v.o.Log.Error("could not note the failed disk", "volume", v.name, "err", saved)
+		}
+		v.o.Post(mirror.DiskFailed{Why: err.Error()})
+	}
+}
+
+func (v *Volume) crash(point string) {
+	if v.o.Crash != nil {
+		v.o.Crash(point)
+	}
+}
