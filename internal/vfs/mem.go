@@ -12,8 +12,8 @@ import (
 // ErrCrashed is what every handle from before a crash of a Mem answers, and what a hook returns to crash there.
 var ErrCrashed = errors.New("crashed")
 
-// ErrTorn, returned by a hook for a write, carries the write out for some of its sectors, chosen at random, and then fails it.
-// Wrap another error with it to say which one the caller gets.
+// ErrTorn, in the error that a hook returns for a write, zero or sync, carries it out for some of the sectors, chosen at
+// random, before the call fails with that error.
 var ErrTorn = errors.New("torn")
 
 // Mem is a file system in memory that can crash: CrashProcess forgets handles and locks, CrashPower besides everything

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 )
@@ -32,13 +33,8 @@ func (m *Mem) CrashPower() {
 	}
 	m.pending = nil
 	m.names = map[string]*memFile{}
-	paths := make([]string, 0, len(m.durable))
-	for path, f := range m.durable {
-		m.names[path] = f
-		paths = append(paths, path)
-	}
-	slices.Sort(paths) // the same seed makes the same crash
-	for _, path := range paths {
+	for _, path := range slices.Sorted(maps.Keys(m.durable)) {
+		m.names[path] = m.durable[path]
 		m.names[path].settle(m.rand)
 	}
 	m.drop()
@@ -46,12 +42,7 @@ func (m *Mem) CrashPower() {
 
 // settle decides for every sector, and the size, that is not durable: any content since it was is possible.
 func (f *memFile) settle(r *rand.Rand) {
-	sectors := make([]int64, 0, len(f.unsynced))
-	for n := range f.unsynced {
-		sectors = append(sectors, n)
-	}
-	slices.Sort(sectors)
-	for _, n := range sectors {
+	for _, n := range f.unsyncedSectors() {
 		past := f.unsynced[n]
 		if r.IntN(2) == 0 {
 			f.setSector(n, past[r.IntN(len(past))])
@@ -63,6 +54,11 @@ func (f *memFile) settle(r *rand.Rand) {
 	}
 	f.sizes = nil
 	f.clearFrom(f.size)
+}
+
+// unsyncedSectors are the numbers of the sectors that are not durable, ascending: the same seed makes the same crash.
+func (f *memFile) unsyncedSectors() []int64 {
+	return slices.Sorted(maps.Keys(f.unsynced))
 }
 
 // clearFrom makes what is past the end read as zero, should the file grow again.

@@ -16,7 +16,7 @@ type memFile struct {
 	size     int64
 	pages    map[int64]*[memPageBytes]byte
 	locked   bool
-	changed  int64 // ChangeTime
+	changed  int64                          // ChangeTime
 	unsynced map[int64][]*[SectorBytes]byte // by sector: the durable content first, then what it was later (nil: zero); not the newest
 	sizes    []int64                        // the same of the size
 }
@@ -228,8 +228,12 @@ func (h *memHandle) Datasync() error {
 	}
 	m := h.file.mem
 	defer m.mu.Unlock()
-	if torn {
-		h.file.settle(m.rand)
+	if torn { // part of it has reached the disk
+		for _, n := range h.file.unsyncedSectors() {
+			if m.rand.IntN(2) == 0 {
+				delete(h.file.unsynced, n)
+			}
+		}
 		return err
 	}
 	clear(h.file.unsynced)
