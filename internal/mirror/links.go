@@ -70,7 +70,6 @@ func (m *Machine) sourceEvent(ev Event) {
 	case Caught:
 		if l := m.current(e.Target, e.Session); l != nil && l.phase == inStep {
 			l.phase = caught
-			m.admit(e.Target, l)
 		}
 	case RecordAcked:
 		if l := m.links[e.Target]; l != nil && l.acked.Compare(e.Epoch) < 0 {
@@ -186,12 +185,8 @@ func (m *Machine) linkInStep(e InStep) {
 	if s := m.member(e.Target); s != nil && l.full > s.FullDone {
 		m.changeSettings(func(st *lineage.Settings) { st.Find(e.Target).FullDone = l.full })
 	}
-	if m.omits("admit-early") && !m.st.Record.Has(e.Target) {
-		m.admit(e.Target, l)
-		return
-	}
 	if m.st.Record.Has(e.Target) {
 		l.since = m.st.Record.Epoch
-		m.emit(SendRecord{e.Target, m.st.Record})
 	}
+	m.emit(SendRecord{e.Target, m.st.Record})
 }

@@ -103,6 +103,7 @@ func (m *Machine) settle() {
 	m.bootSettle()
 	m.planSettle()
 	if m.open {
+		m.admitSettle()
 		m.requireSettle()
 		m.dialDue()
 	}

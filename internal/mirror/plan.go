@@ -187,6 +187,11 @@ func (m *Machine) tokenSettle() {
 		return
 	}
 	t := &m.token
+	if m.omits("take-back") && !t.deadline.IsZero() && !m.now.Before(t.deadline) {
+		m.save(func(st *lineage.Standing) { st.Role, st.Heir = lineage.RoleSource, nil })
+		m.openAsSource()
+		return
+	}
 	if t.command != 0 && !m.now.Before(t.deadline) {
 		message := fmt.Sprintf("the role was handed to %s, which has not answered yet; it is repeated", m.st.Heir.Node)
 		if t.why != "" {

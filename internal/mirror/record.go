@@ -16,11 +16,21 @@ type required struct {
 	dropped map[string]lineage.Epoch // who left the record, by the epoch that says so
 }
 
-// admit makes a target a member: everything answered is durable there.
-func (m *Machine) admit(node string, l *link) {
-	if m.st.Record.Has(node) {
-		return
+// admitSettle makes targets members that have caught up: everything answered is durable there, and so is the record as
+// it is now. Without the latter a newcomer would count whose own record still names a member that was lost while it joined,
+// and as a survivor it would rank that one above itself.
+func (m *Machine) admitSettle() {
+	for node, l := range sortedLinks(m.links) {
+		switch {
+		case l.phase < inStep || m.st.Record.Has(node):
+		case l.phase == caught && l.acked.Compare(m.st.Record.Epoch) >= 0,
+			l.phase == caught && m.omits("admit-unread"), m.omits("admit-early"):
+			m.admit(node, l)
+		}
 	}
+}
+
+func (m *Machine) admit(node string, l *link) {
 	m.save(func(st *lineage.Standing) { st.Record = st.Record.With(node, st.Record.Since) })
 	delete(m.required.dropped, node)
 	l.since = m.st.Record.Epoch

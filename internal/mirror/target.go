@@ -105,6 +105,9 @@ func (m *Machine) stepDown(e SessionAsked) {
 
 func (m *Machine) refuse(e SessionAsked, rule, why string) {
 	m.emit(RefuseSession{e.ID, rule, why})
+	if m.in.session && !m.in.term.Less(e.Term) {
+		return // a late call of the source that it follows
+	}
 	if rule == lineage.RuleSplitBrain || rule == lineage.RuleReverted || rule == lineage.RuleNewerThanSource {
 		m.holdFor(fmt.Sprintf("%s is the source in the newer term %s", e.From, e.Term))
 		if m.split == "" {

@@ -1,0 +1,405 @@
+package mirror
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"keelson/internal/lineage"
+)
+
+// A cluster of machines, wired together by a small simulated data path, from a seed. Messages are lost, late and doubled,
+// servers crash between any two effects, administrators pause, set, remove and switch over whenever they like. What is durable of a server is
+// what its last Save or BecomeSource had, and its content: a list of writes, each as durable as it is applied.
+type cluster struct {
+	rng     *rand.Rand
+	omit    string
+	now     time.Time
+	servers []*server
+	mail    []mail
+	calm    bool
+	cut     map[[2]string]bool // links that are down
+
+	writes   int          // the last one's name
+	answered map[int]bool // to a client
+	gens     uint64
+	commands map[uint64]*ask // not answered
+	nextID   uint64
+	trace    []string
+	verbose  bool
+	broken   string // the first broken invariant
+	count    map[string]int
+}
+
+// mail is a message on its way that may be lost, late, doubled or overtaken.
+type mail struct {
+	from, to string
+	at       time.Time
+	deliver  func()
+}
+
+type ask struct {
+	server *server
+	text   string
+}
+
+type server struct {
+	c    *cluster
+	name string
+	up   bool
+
+	// durable
+	st         lineage.Standing
+	history    lineage.History
+	pos        lineage.Position
+	consistent string
+	content    []int
+
+	// lost in a crash
+	m        *Machine
+	inbox    []Event
+	effects  []Effect
+	tick     time.Time
+	serving  bool
+	held     bool
+	plan     string
+	begun    bool // its generation of this tenure
+	waiting  []int
+	holding  []int
+	required []string
+	out      map[string]*session
+	in       *session
+	asked    map[uint64]*session
+	tokens   map[uint64]func(Reply)
+	terms    [2]lineage.Term // greatest promised and served ever durable
+}
+
+// session is one stream, FIFO, with two ends that close on their own.
+type session struct {
+	s, t         *server
+	number       uint64 // the source's
+	id           uint64 // the target's
+	asked        SessionAsked
+	down, up     []any
+	sDead, tDead bool
+	accepted     bool
+	ended        bool // the end of the resync is in the stream
+	inStep       bool // as the source knows
+	caught       bool
+	dialed       time.Time
+	need, acked  int // writes: the newest that must be there, and is there
+	adopted      bool
+}
+
+type (
+	frameBegin struct{}
+	frameEnd   struct {
+		history  lineage.History
+		pos      lineage.Position
+		content  []int
+		record   lineage.Record
+		settings lineage.Settings
+	}
+	frameWrite struct {
+		write int
+		pos   lineage.Position
+		gen   *lineage.Generation
+	}
+	frameRecord     struct{ record lineage.Record }
+	frameSettings   struct{ settings lineage.Settings }
+	frameCheckpoint struct{ number uint64 }
+	frameUp         struct{}
+	frameEnded      struct{ last int }
+	frameAck        struct{ last int }
+	frameRecordAck  struct{ epoch lineage.Epoch }
+	frameChecked    struct{ number uint64 }
+)
+
+var clusterConfig = Config{HoldMax: 2 * time.Second, JoinWait: time.Second, BootWait: 3 * time.Second, RetryMin: 50 * time.Millisecond, RetryMax: time.Second}
+
+func newCluster(seed uint64, omit string, verbose bool) *cluster {
+	c := &cluster{rng: rand.New(rand.NewPCG(seed, 7)), omit: omit, now: time.Unix(1e9, 0), verbose: verbose,
+		cut: map[[2]string]bool{}, answered: map[int]bool{}, commands: map[uint64]*ask{}, count: map[string]int{}}
+	names := []string{"a", "b", "c", "d"}[:3+c.rng.IntN(2)]
+	first := lineage.Term{N: 1, Node: "a"}
+	settings := lineage.Settings{Version: lineage.Epoch{Term: first}}
+	mixed := c.rng.IntN(3) == 0
+	for _, n := range names {
+		mode := lineage.Sync
+		if mixed && c.rng.IntN(2) == 0 {
+			mode = lineage.Async
+		}
+		settings.Members = append(settings.Members, lineage.Member{Node: n, Path: "/" + n, Mode: mode})
+	}
+	for _, n := range names {
+		s := &server{c: c, name: n, consistent: "yes"}
+		s.st = lineage.Standing{Role: lineage.RoleTarget, Settings: settings.Clone()}
+		if n == "a" {
+			s.st.Role, s.st.Promised, s.st.Served = lineage.RoleSource, first, first
+			s.st.Record = lineage.Record{Epoch: lineage.Epoch{Term: first}, Members: []string{"a"}}
+		}
+		c.servers = append(c.servers, s)
+		s.boot()
+	}
+	if c.rng.IntN(5) > 0 {
+		c.calm = true
+		for range 3 {
+			c.rounds()
+		}
+		c.calm = false
+	}
+	return c
+}
+
+func (c *cluster) find(name string) *server {
+	for _, s := range c.servers {
+		if s.name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+func (c *cluster) log(format string, args ...any) {
+	if c.verbose {
+		c.trace = append(c.trace, fmt.Sprintf("%8.3f ", c.now.Sub(time.Unix(1e9, 0)).Seconds())+fmt.Sprintf(format, args...))
+	}
+}
+
+func (c *cluster) fail(format string, args ...any) {
+	if c.broken == "" {
+		c.broken = fmt.Sprintf(format, args...)
+		c.log("BROKEN %s", c.broken)
+	}
+}
+
+func (c *cluster) linked(a, b string) bool {
+	return !c.cut[[2]string{min(a, b), max(a, b)}]
+}
+
+// post sends a message: perhaps late, twice or never.
+func (c *cluster) post(from, to string, deliver func()) {
+	times := 1
+	if !c.calm {
+		if c.rng.IntN(12) == 0 {
+			return
+		}
+		if c.rng.IntN(12) == 0 {
+			times = 2
+		}
+	}
+	for range times {
+		late := time.Duration(1+c.rng.IntN(5)) * time.Millisecond
+		if !c.calm && c.rng.IntN(8) == 0 {
+			late = time.Duration(c.rng.IntN(3000)) * time.Millisecond
+		}
+		c.mail = append(c.mail, mail{from, to, c.now.Add(late), deliver})
+	}
+}
+
+// -- one server's life ------------------------------------------------------------------------------------------------------
+
+func (s *server) boot() {
+	cfg := clusterConfig
+	cfg.Self, cfg.omit = s.name, s.c.omit
+	s.up, s.m = true, New(cfg, s.st)
+	s.inbox, s.effects, s.serving, s.held, s.begun = nil, nil, false, false, false
+	s.waiting, s.holding, s.required, s.in = nil, nil, nil, nil
+	s.out, s.asked, s.tokens = map[string]*session{}, map[uint64]*session{}, map[uint64]func(Reply){}
+	s.inbox = append(s.inbox, Started{s.own()})
+	s.c.log("%s starts: %s promised %s served %s record %v", s.name, s.st.Role, s.st.Promised, s.st.Served, s.st.Record)
+}
+
+func (s *server) crash() {
+	c := s.c
+	c.log("%s CRASHES", s.name)
+	c.count["crashes"]++
+	s.up, s.serving = false, false
+	for _, o := range c.servers {
+		for _, x := range o.out {
+			if x.s == s {
+				x.sDead = true
+			}
+			if x.t == s {
+				x.tDead = true
+			}
+		}
+	}
+	if s.in != nil {
+		s.in.tDead = true
+	}
+	for _, x := range s.asked {
+		x.tDead = true
+	}
+	for id, a := range c.commands {
+		if a.server == s {
+			delete(c.commands, id)
+		}
+	}
+}
+
+func (s *server) own() Own {
+	return Own{History: slices.Clone(s.history), Position: s.pos, Consistent: s.consistent, Reserved: s.pos.Number + 1}
+}
+
+func (s *server) info() PeerInfo {
+	return PeerInfo{Known: true, Role: s.st.Role, Serving: s.serving, Promised: s.st.Promised, Served: s.st.Served,
+		Record: s.st.Clone().Record, Settings: s.st.Settings.Clone(), History: slices.Clone(s.history), Position: s.pos, Consistent: s.consistent}
+}
+
+// step lets the server do one thing: the next effect, or else the next event.
+func (s *server) step() {
+	if len(s.effects) > 0 {
+		e := s.effects[0]
+		s.effects = s.effects[1:]
+		s.do(e)
+		return
+	}
+	var ev Event
+	switch {
+	case s.c.now.Sub(s.tick) >= 250*time.Millisecond:
+		s.tick = s.c.now
+		ev = Tick{}
+	case len(s.inbox) > 0:
+		ev = s.inbox[0]
+		s.inbox = s.inbox[1:]
+	default:
+		return
+	}
+	s.effects = s.m.Step(s.c.now, ev)
+	s.c.judge(s, s.effects)
+	if _, tick := ev.(Tick); tick {
+		s.answersWait()
+	} else {
+		s.c.log("%s <- %T%+v", s.name, ev, ev)
+	}
+}
+
+func (s *server) save(st lineage.Standing) {
+	c := s.c
+	if st.Promised.Less(s.terms[0]) || st.Served.Less(s.terms[1]) {
+		c.fail("terms: %s goes down from promised %s served %s to %s, %s", s.name, s.terms[0], s.terms[1], st.Promised, st.Served)
+	}
+	s.terms = [2]lineage.Term{st.Promised, st.Served}
+	s.st = st.Clone()
+}
+
+// begin makes a new generation, durably.
+func (s *server) begin() *lineage.Generation {
+	s.c.gens++
+	g := lineage.Generation{ID: lineage.GenID{byte(s.c.gens >> 8), byte(s.c.gens), 1}, Term: s.st.Served, Began: s.pos.Number, Held: s.pos.Number, After: s.st.Record.After}
+	s.history = append(slices.Clone(s.history), g)
+	s.pos = lineage.Position{Gen: g.ID, Number: s.pos.Number + 1}
+	s.begun = true
+	return &g
+}
+
+// do carries out one effect.
+func (s *server) do(e Effect) {
+	c := s.c
+	if _, note := e.(Note); !note {
+		c.log("%s -> %T%+v", s.name, e, e)
+	}
+	switch e := e.(type) {
+	case Save:
+		s.save(e.Standing)
+	case BecomeSource:
+		s.save(e.Standing)
+		if s.begun = false; !e.Lazy {
+			s.begin()
+		}
+	case OpenDevice:
+		s.openDevice()
+	case CloseDevice:
+		s.serving, s.held, s.waiting, s.holding = false, false, nil, nil
+	case Dial:
+		c.dial(s, e)
+	case Hangup:
+		s.hangup(e.Target)
+	case Require:
+		s.required = e.Members
+	case SendRecord:
+		s.send(e.Target, frameRecord{e.Record})
+	case SendSettings:
+		s.send(e.Target, frameSettings{e.Settings})
+	case SendCheckpoint:
+		s.send(e.Target, frameCheckpoint{s.pos.Number})
+	case Hold:
+		s.held, s.plan = true, e.Plan
+	case Release:
+		s.held = false
+		for _, w := range s.holding {
+			s.write(w)
+		}
+		s.holding = nil
+	case Checkpoint:
+		s.inbox = append(s.inbox, CheckedHere{e.Plan, s.pos})
+	case DeliverToken:
+		c.deliverToken(s, e.Heir)
+	case AskPeers:
+		c.askPeers(s, e.Nodes)
+	case AcceptSession:
+		s.accept(e.ID)
+	case RefuseSession:
+		s.refuse(e)
+	case DropSession:
+		s.dropIn()
+	case AckRecord:
+		if s.in != nil {
+			s.in.up = append(s.in.up, frameRecordAck{e.Epoch})
+		}
+	case Reply:
+		s.reply(e)
+	}
+}
+
+func (s *server) openDevice() {
+	c := s.c
+	s.serving = true
+	c.count["opened"]++
+	if s.st.Served.Node != s.name || s.st.Role != lineage.RoleSource {
+		c.fail("open: %s opens while its standing is %s, served %s", s.name, s.st.Role, s.st.Served)
+	}
+	for _, o := range c.servers {
+		if o != s && o.serving {
+			c.fail("two sources: %s opens in term %s while %s serves in term %s", s.name, s.st.Served, o.name, o.st.Served)
+		}
+	}
+	for w := range c.answered {
+		if !slices.Contains(s.content, w) {
+			c.fail("lost write: %s opens in term %s without answered write %d", s.name, s.st.Served, w)
+		}
+	}
+}
+
+func (s *server) reply(e Reply) {
+	c := s.c
+	if answer := s.tokens[e.ID]; answer != nil {
+		delete(s.tokens, e.ID)
+		answer(e)
+		return
+	}
+	if c.commands[e.ID] == nil {
+		c.fail("replies: %s answers command %d, which nobody waits for", s.name, e.ID)
+		return
+	}
+	text := c.commands[e.ID].text
+	c.count[text+" "+e.Rule]++
+	delete(c.commands, e.ID)
+}
+
+func (s *server) answersWait() {
+	if len(s.waiting) == 0 || !s.serving {
+		return
+	}
+	var lost []string
+	for _, n := range s.required {
+		if x := s.out[n]; x == nil || !x.inStep || x.sDead {
+			lost = append(lost, n)
+		}
+	}
+	if len(lost) > 0 {
+		s.inbox = append(s.inbox, AnswersWait{lost})
+	}
+}
