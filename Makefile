@@ -1,0 +1,65 @@
+# make          builds ./keelson
+# make demo     three servers with one volume on this machine, in the foreground
+# make test     every check; installs the Debian packages it needs
+GO ?= go
+FUZZ_SECONDS ?= 60
+RAPID_CHECKS ?= 50000
+SWITCHOVERS ?= 200
+
+.PHONY: build demo test unit e2e fmt lint vet fuzz sim soak bench golden tour clean
+build:
+	$(GO) build -o keelson ./cmd/keelson
+
+demo: build
+	./keelson demo
+
+test:
+	bash tools/test.sh
+
+unit:
+	$(GO) test -race $$($(GO) list ./... | grep -v /test/e2e)
+
+e2e:
+	bash tools/deps.sh
+	$(GO) test -count=1 -timeout 30m -v ./test/e2e
+
+fmt:
+	gofmt -w $$(git ls-files '*.go')
+
+vet:
+	$(GO) vet ./...
+
+lint:
+	$(GO) tool -modfile=tools/lint.mod golangci-lint run --timeout 8m ./...
+
+# Every fuzz target for FUZZ_SECONDS.
+fuzz:
+	bash tools/fuzz.sh $(FUZZ_SECONDS)
+
+# Every property and simulation, RAPID_CHECKS random histories each.
+sim:
+	$(GO) test -count=1 -timeout 60m $$(grep -rl --include='*_test.go' '"pgregory.net/rapid"' . | xargs -rn1 dirname | sort -u) \
+		-args -rapid.checks=$(RAPID_CHECKS)
+
+# The long form of the end-to-end tests, against a binary with the race detector.
+soak:
+	bash tools/deps.sh
+	$(GO) test -count=1 -timeout 3h -v ./test/e2e -args -switchovers=$(SWITCHOVERS) -race-binary
+
+# The benchmarks of the packages, and the comparison with peers if it lies beside this checkout.
+bench: build
+	bash tools/deps.sh
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/...
+	if [ -f ../shared/bench/compare.py ]; then KEELSON=$$PWD/keelson python3 ../shared/bench/compare.py; fi
+
+# Rewrites the golden files and printed states of tests. Read the difference before you commit it.
+golden:
+	for p in $$(grep -rl --include='*_test.go' 'flag.Bool("update"' internal cmd test | xargs -rn1 dirname | sort -u); do \
+		$(GO) test ./$$p -args -update || exit 1; done
+
+# Runs the README's tour and writes its output into the README.
+tour: build
+	$(GO) test -count=1 -run TestReadmeTour ./test/e2e -args -update
+
+clean:
+	rm -f keelson

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Every check of the project, in the order in which a mistake is cheapest to find. `make test` runs it.
+# Environment: FUZZ_SECONDS (3) for each fuzz target, RAPID_CHECKS (2000) for each property, E2E_FLAGS for test/e2e.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+. tools/stages.sh
+PATH=$PATH:/usr/sbin:/sbin
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+report() { "$work/testreport" -counts "$work/counts"; }
+
+tools_build() { bash tools/deps.sh && go build -o "$work/testreport" ./tools/testreport; }
+
+formatted() {
+	local bad
+	bad=$(find . -name '*.go' -not -path './.git/*' -exec gofmt -l {} +)
+	[ -z "$bad" ] || { printf 'run make fmt:\n%s\n' "$bad"; return 1; }
+}
+
+lint() { go tool -modfile=tools/lint.mod golangci-lint run --timeout 8m ./...; }
+
+unit() {
+	go list ./... | grep -v '/test/e2e$' >"$work/packages" || return 1
+	go test -json -race -p 2 -timeout 240s $(cat "$work/packages") | report
+}
+
+properties() {
+	local found
+	found=$(grep -rl --include='*_test.go' '"pgregory.net/rapid"' . | xargs -rn1 dirname | sort -u)
+	[ -n "$found" ] || return 0
+	go test -json -p 2 -timeout 240s $found -args -rapid.checks="${RAPID_CHECKS:-2000}" -rapid.nofailfile | report
+}
+
+e2e() { go test -json -timeout 600s ./test/e2e -args ${E2E_FLAGS:-} | report; }
+
+stage tools tools_build
+stage format formatted
+stage vet go vet ./...
+stage rules go test ./test/arch
+stage unit unit
+stage properties properties
+stage fuzz bash tools/fuzz.sh "${FUZZ_SECONDS:-3}"
+stage e2e e2e
+stage lint lint
+stages_end
+status=$?
+awk '{ p += $1; f += $2; s += $3 } END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' "$work/counts"
+exit $status

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestReport(t *testing.T) {
+	in := `go: something the tool says
+{"Action":"output","Package":"p","Test":"TestA","Output":"quiet\n"}
+{"Action":"pass","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Test":"TestB","Output":"why B failed\n"}
+{"Action":"fail","Package":"p","Test":"TestB"}
+{"Action":"skip","Package":"p","Test":"TestC"}
+{"Action":"fail","Package":"p"}
+{"Action":"build-output","ImportPath":"q","Output":"q.go:1: wrong\n"}
+{"Action":"build-fail","ImportPath":"q"}
+{"Action":"skip","Package":"nothing"}
+`
+	var out strings.Builder
+	r, err := read(strings.NewReader(in), &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (result{passed: 1, failed: 2, skipped: 1}); r != want {
+		t.Errorf("counted %+v, want %+v", r, want)
+	}
+	want := "go: something the tool says\nwhy B failed\nSKIP  p TestC\nFAIL  p\nq.go:1: wrong\n"
+	if out.String() != want {
+		t.Errorf("printed %q, want %q", out.String(), want)
+	}
+}
