@@ -23,6 +23,8 @@ type link struct {
 	lostAt      time.Time // of the first answer that waited for it since it was lost; zero: none did
 
 	acked lineage.Epoch // the newest record that it has durably
+	told  bool          // records go to it in this session
+	heard lineage.Epoch // the newest record that it acknowledged in this session
 	since lineage.Epoch // it is a member since that record, as far as this source says; zero: it is none
 }
 
@@ -70,11 +72,10 @@ func (m *Machine) sourceEvent(ev Event) {
 	case Caught:
 		if l := m.current(e.Target, e.Session); l != nil && l.phase == inStep {
 			l.phase = caught
+			m.join(e.Target, l)
 		}
 	case RecordAcked:
-		if l := m.links[e.Target]; l != nil && l.acked.Compare(e.Epoch) < 0 {
-			l.acked = e.Epoch
-		}
+		m.recordAcked(e)
 	case AnswersWait:
 		m.answersWait()
 	case Drained, CheckedHere, CheckedThere:
@@ -129,6 +130,7 @@ func (m *Machine) hangup(node, why string) {
 
 func (m *Machine) dropSession(l *link, rule, why string) {
 	l.session, l.phase, l.rule, l.reason = 0, idle, rule, why
+	l.told, l.heard = false, lineage.Epoch{}
 	if l.retry == 0 {
 		l.retry = m.cfg.RetryMin
 	}
@@ -186,7 +188,10 @@ func (m *Machine) linkInStep(e InStep) {
 		m.changeSettings(func(st *lineage.Settings) { st.Find(e.Target).FullDone = l.full })
 	}
 	if m.st.Record.Has(e.Target) {
-		l.since = m.st.Record.Epoch
+		l.since, l.told = m.st.Record.Epoch, true
+		m.emit(SendRecord{e.Target, m.st.Record})
 	}
-	m.emit(SendRecord{e.Target, m.st.Record})
+	if m.omits("admit-early") && !l.told {
+		m.admit(e.Target, l)
+	}
 }

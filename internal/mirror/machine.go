@@ -103,7 +103,6 @@ func (m *Machine) settle() {
 	m.bootSettle()
 	m.planSettle()
 	if m.open {
-		m.admitSettle()
 		m.requireSettle()
 		m.dialDue()
 	}

@@ -53,6 +53,7 @@ func TestEveryProtectionIsNeeded(t *testing.T) {
 		{"accept-older-term", "older term"},
 		{"admit-early", "member"},
 		{"admit-unread", "record"},
+		{"require-after-admit", "member"},
 		{"token-not-repeated", "finale"},
 		{"promise-not-durable", "promise"},
 		{"ask", "two sources"},

@@ -16,24 +16,56 @@ type required struct {
 	dropped map[string]lineage.Epoch // who left the record, by the epoch that says so
 }
 
-// admitSettle makes targets members that have caught up: everything answered is durable there, and so is the record as
-// it is now. Without the latter a newcomer would count whose own record still names a member that was lost while it joined,
-// and as a survivor it would rank that one above itself.
-func (m *Machine) admitSettle() {
-	for node, l := range sortedLinks(m.links) {
-		switch {
-		case l.phase < inStep || m.st.Record.Has(node):
-		case l.phase == caught && l.acked.Compare(m.st.Record.Epoch) >= 0,
-			l.phase == caught && m.omits("admit-unread"), m.omits("admit-early"):
-			m.admit(node, l)
-		}
+// A target joins the in-sync set in three steps, each of which the next one needs:
+//
+//  1. It has caught up: everything answered is durable there, and answers wait for it as long as its session lives.
+//  2. Require names it: answers wait for it even if its session ends. Only then the record as it is goes to it.
+//  3. It acknowledges that record in the same session, so the session lived throughout and nothing was answered without
+//     it. Now the record names it.
+//
+// Without 2, a session that ends before its end is known here makes a member of a target that lacks an answered write.
+// Without 3, a member is born whose own record still names a server that was lost while it joined; as a survivor it would
+// rank that one above itself.
+func (m *Machine) join(node string, l *link) {
+	if m.st.Record.Has(node) {
+		return
 	}
+	l.told = true
+	if !m.omits("require-after-admit") {
+		m.requireSettle()
+	}
+	m.emit(SendRecord{node, m.st.Record})
+	if m.omits("admit-unread") || m.omits("require-after-admit") {
+		m.admit(node, l)
+	}
+}
+
+func (m *Machine) recordAcked(e RecordAcked) {
+	l := m.links[e.Target]
+	if l == nil {
+		return
+	}
+	l.acked = later(l.acked, e.Epoch)
+	if m.current(e.Target, e.Session) == nil || !l.told {
+		return
+	}
+	l.heard = later(l.heard, e.Epoch)
+	if l.phase == caught && !m.st.Record.Has(e.Target) && l.heard.Compare(m.st.Record.Epoch) >= 0 {
+		m.admit(e.Target, l)
+	}
+}
+
+func later(a, b lineage.Epoch) lineage.Epoch {
+	if a.Compare(b) < 0 {
+		return b
+	}
+	return a
 }
 
 func (m *Machine) admit(node string, l *link) {
 	m.save(func(st *lineage.Standing) { st.Record = st.Record.With(node, st.Record.Since) })
 	delete(m.required.dropped, node)
-	l.since = m.st.Record.Epoch
+	l.since, l.told = m.st.Record.Epoch, true
 	m.spreadRecord()
 	m.noteOn("mirror "+m.cfg.Self+"->"+node, "info", lineage.RuleAdmit, node+" joined the in-sync set")
 }
@@ -58,10 +90,10 @@ func (m *Machine) leave(st *lineage.Standing, nodes ...string) {
 	}
 }
 
-// spreadRecord sends the record to every target in step; one that is not gets it at the end of its resync.
+// spreadRecord sends the record to every member in step, and to those that join; others get it at the end of their resync.
 func (m *Machine) spreadRecord() {
-	for _, node := range m.others() {
-		if l := m.links[node]; l != nil && l.phase >= inStep {
+	for node, l := range sortedLinks(m.links) {
+		if l.told {
 			m.emit(SendRecord{node, m.st.Record})
 		}
 	}
@@ -98,8 +130,8 @@ func (m *Machine) lostFrom(node string, l *link) time.Time {
 	return l.lostAt.Add(m.cfg.ShrinkAfter)
 }
 
-// requireSettle tells the data path for whom answers wait. Who left the record is waited for until every member that
-// remains has that record durably.
+// requireSettle tells the data path for whom answers wait: the members, those who join, and who left the record until
+// every member that remains has that record durably.
 func (m *Machine) requireSettle() {
 	var want []string
 	for _, node := range m.st.Record.Members {
@@ -115,7 +147,13 @@ func (m *Machine) requireSettle() {
 		}
 		want = append(want, node)
 	}
+	for node, l := range m.links {
+		if l.told {
+			want = append(want, node)
+		}
+	}
 	slices.Sort(want)
+	want = slices.Compact(want)
 	if !slices.Equal(want, m.required.sent) {
 		m.required.sent = want
 		m.emit(Require{slices.Clone(want)})
