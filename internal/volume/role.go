@@ -49,7 +49,7 @@ func (v *Volume) BeginGeneration() error {
 func (v *Volume) begin(s *lineage.Standing) error {
 	v.mu.Lock()
 	held := v.at()
-	began := max(v.number, held.Number, v.log.Reserved())
+	began := max(v.number, held.Number, v.reserved)
 	v.mu.Unlock()
 	standing := v.log.Header().Standing
 	if s != nil {
@@ -60,7 +60,7 @@ func (v *Volume) begin(s *lineage.Standing) error {
 	if began+1+reserveStep > lineage.NumberMax {
 		return fmt.Errorf("volume %s: its numbers are used up; make a new volume from this copy", v.name)
 	}
-	if err := v.log.Reserve(began + 1 + reserveStep); err != nil {
+	if err := v.reserve(began + 1 + reserveStep); err != nil {
 		return v.logError(err)
 	}
 	index, err := v.log.GenIndex(gen.ID)

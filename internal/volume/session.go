@@ -249,6 +249,11 @@ func (s *session) begin(text []byte) error {
 	}
 	v := s.v
 	v.crash("target-begin")
+	if s.agreed != v.log.Floor() {
+		if err := v.log.ResetFloor(s.agreed); err != nil {
+			return v.logError(err)
+		}
+	}
 	err := v.log.Save(func(h *intentlog.Header) {
 		h.Consistent, h.History, h.Position = "no", s.history, s.agreed
 	})

@@ -91,14 +91,15 @@ type Volume struct {
 	log     *intentlog.Log
 	o       Options
 
-	mu     sync.Mutex
-	freed  sync.Cond // a range, a hold, an in-flight count or a state changed
-	number uint64    // the last number used (source) or applied (target)
-	gen    lineage.Generation
-	index  uint16 // of gen in the log's table; 0: the generation of this tenure has not begun
-	active []span // local writes in flight, and ranges locked by a resync
-	epoch  int    // parity: which of inflight counts new writes
-	flight [2]int // local writes in flight by parity of the checkpoint epoch in which they began
+	mu       sync.Mutex
+	freed    sync.Cond // a range, a hold, an in-flight count or a state changed
+	reserved uint64    // numbers up to this may be used (rule 10), as the log has it durably
+	number   uint64    // the last number used (source) or applied (target)
+	gen      lineage.Generation
+	index    uint16 // of gen in the log's table; 0: the generation of this tenure has not begun
+	active   []span // local writes in flight, and ranges locked by a resync
+	epoch    int    // parity: which of inflight counts new writes
+	flight   [2]int // local writes in flight by parity of the checkpoint epoch in which they began
 
 	serving  bool
 	held     bool
@@ -256,11 +257,8 @@ func Open(o Options) (*Volume, error) {
 	}
 	v.freed.L = &v.mu
 	v.nowait, _ = disk.(nowaiter)
-	v.position = h.Position
-	if f := log.Floor(); f.Gen == v.position.Gen && f.Number > v.position.Number || h.History.Find(f.Gen) > h.History.Find(v.position.Gen) {
-		v.position = f
-	}
-	v.number, v.floored = v.position.Number, 0
+	v.position = log.Floor()
+	v.number, v.reserved = v.position.Number, log.Reserved()
 	v.gen = h.History.Last()
 	if h.Failed != "" {
 		v.failed = fmt.Errorf("volume %s: the disk under %s failed earlier: %s; replace it and resync", v.name, v.path, h.Failed)
@@ -337,7 +335,7 @@ func (v *Volume) Own() mirror.Own {
 	h := v.log.Header()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	own := mirror.Own{History: h.History, Position: h.Position, Consistent: h.Consistent, Reserved: v.log.Reserved(), Unknown: v.log.UnknownRegions() > 0, Failed: v.failed != nil}
+	own := mirror.Own{History: h.History, Position: h.Position, Consistent: h.Consistent, Reserved: v.reserved, Unknown: v.log.UnknownRegions() > 0, Failed: v.failed != nil}
 	if h.Consistent == "yes" {
 		own.Position = v.at()
 	}

@@ -146,9 +146,10 @@ func (v *Volume) admit(rs []*block.Request) error {
 		case v.index == 0:
 			v.mu.Unlock()
 			err = v.BeginGeneration()
-		case v.number+uint64(len(rs)) > v.log.Reserved():
+		case v.number+uint64(len(rs)) > v.reserved:
+			to := v.number + reserveStep
 			v.mu.Unlock()
-			err = v.log.Reserve(v.number + reserveStep)
+			err = v.reserve(to)
 		default:
 			if cold = v.cold(rs); cold == nil {
 				return nil
@@ -164,6 +165,17 @@ func (v *Volume) admit(rs []*block.Request) error {
 		}
 		v.mu.Lock()
 	}
+}
+
+// reserve notes durably that numbers up to n may be used (rule 10).
+func (v *Volume) reserve(n uint64) error {
+	if err := v.log.Reserve(n); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.reserved = max(v.reserved, n)
+	v.mu.Unlock()
+	return nil
 }
 
 // logError is what an application is told when the intent log did not take a note.
