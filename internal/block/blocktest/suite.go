@@ -12,7 +12,7 @@ import (
 
 const (
 	modelBytesMax  = 2 << 20   // of the device's start that random operations use
-	changeBytesMax = 200 << 10 // of one of them
+	changeBytesMax = 100 << 10 // of one of them
 )
 
 // model is what a stretch of the device must hold.
@@ -104,7 +104,7 @@ func release(batch []*block.Request) {
 // checkModel does random batches, whose requests overlap, one after the other.
 func checkModel(t *testing.T, s *submitter) {
 	m := newModel(s, 1, 0, min(s.size, modelBytesMax))
-	for range 60 {
+	for range 40 {
 		batch := m.batch()
 		s.do(batch...)
 		release(batch)
@@ -122,7 +122,7 @@ func checkModel(t *testing.T, s *submitter) {
 // checkOrder submits batches that overlap without waiting in between: the last one submitted wins everywhere.
 func checkOrder(t *testing.T, s *submitter) {
 	m := newModel(s, 2, 4096, 256<<10)
-	for range 20 {
+	for range 10 {
 		var all []*block.Request
 		for range 6 {
 			batch := m.batch()
@@ -154,7 +154,7 @@ func checkConcurrent(t *testing.T, s *submitter) {
 	for w := range int64(workers) {
 		mine := s.another()
 		m := newModel(mine, uint64(10+w), w*each, each)
-		group.Go(func() { failed <- m.churn(mine, 25) })
+		group.Go(func() { failed <- m.churn(mine, 8) })
 	}
 	group.Wait()
 	for range workers {

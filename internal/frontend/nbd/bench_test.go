@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -146,19 +145,4 @@ func nbdkit(tb testing.TB, dir, plugin, arg string) string {
 	})
 	waitFor(tb, "nbdkit's pid file", func() bool { _, err := os.Stat(pid); return err == nil })
 	return "nbd+unix:///?socket=" + path
-}
-
-var packages = map[string]string{
-	"fio": "fio", "nbdkit": "nbdkit", "nbdinfo": "libnbd-bin", "nbdcopy": "libnbd-bin", "nbdfuse": "libnbd-bin",
-	"qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "fusermount3": "fuse3", "fusermount": "fuse",
-}
-
-// tool is a command of a Debian package; a missing one fails the test with the package's name.
-func tool(tb testing.TB, name string, args ...string) *exec.Cmd {
-	tb.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		tb.Fatalf("%s is missing: apt install %s", name, packages[name])
-	}
-	return exec.CommandContext(tb.Context(), path, args...)
 }
