@@ -201,7 +201,7 @@ func (a *vol) dialFailed(e mirror.Dial, err error) {
 	a.post(mirror.LinkDown{Target: e.Target, Session: e.Session, Why: err.Error()})
 }
 
-// streamCame takes a session that a source asks for; it runs in a goroutine of the peer server's.
+// streamCame takes a session that a source asks for; it runs in a goroutine of the peer server's, for as long as the session lasts.
 func (n *Node) streamCame(conn *peer.Conn, hello wire.Hello) {
 	a := n.byID(hello.Volume)
 	if a == nil {
@@ -225,6 +225,7 @@ func (n *Node) streamCame(conn *peer.Conn, hello wire.Hello) {
 	case <-a.done:
 		a.answerSession(id, func(in *incoming) { _ = in.conn.Refuse("agent-stops", "the agent is being stopped") })
 	}
+	<-conn.Done() // the stream is the server's until this returns
 }
 
 // answerSession takes the waiting session and answers it.

@@ -130,9 +130,8 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	pid := filepath.Join(n.cfg.State, "agent.pid")
 	defer func() {
 		stop()
-		err = errors.Join(err, api.Close(), server.Close())
+		err = errors.Join(err, api.Close(), n.closeVolumes(), server.Close(), n.nbd.Close())
 		n.wg.Wait()
-		err = errors.Join(err, n.closeVolumes(), n.nbd.Close())
 		for _, p := range n.peers {
 			p.http.CloseIdleConnections()
 		}
