@@ -82,7 +82,7 @@ func (m *Machine) judgePeers() (silent bool) {
 		b.reason = strings.Join(strangers, ", ") + " of the in-sync set does not know the volume"
 		return false
 	}
-	if len(quiet) > 0 && !m.omits("ask") {
+	if len(quiet) > 0 {
 		b.rule, b.reason = lineage.RuleBootWait, "waiting for "+strings.Join(quiet, ", ")+" to say whether somebody took over"
 		return true
 	}
@@ -91,9 +91,6 @@ func (m *Machine) judgePeers() (silent bool) {
 
 // knowsNewer says by which rule the peer's answer forbids this server to open; "" if it does not.
 func (m *Machine) knowsNewer(node string, i PeerInfo) (rule, reason string) {
-	if m.omits("ask") {
-		return "", ""
-	}
 	switch {
 	case m.st.Served.Less(i.Served) && i.Role == lineage.RoleSource:
 		return lineage.RuleNewerTerm, fmt.Sprintf("%s became the source in term %s", node, i.Served)

@@ -153,7 +153,7 @@ func (t *server) take(x *session, f any) {
 		if t.st.Settings.Version.Compare(f.settings.Version) < 0 {
 			t.st.Settings = f.settings.Clone()
 		}
-		x.adopted = true
+		x.adopted, t.c.dirty = true, true
 		t.inbox = append(t.inbox, Adopted{x.id, f.record, f.settings})
 		x.up = append(x.up, frameEnded{last(t.content)})
 	case frameWrite:
@@ -261,7 +261,7 @@ func (s *server) answer() {
 		}
 		s.waiting = s.waiting[1:]
 		s.c.judgeAnswer(s, w)
-		s.c.answered[w] = true
+		s.c.answered[w], s.c.dirty = true, true
 	}
 }
 

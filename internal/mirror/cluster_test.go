@@ -26,6 +26,7 @@ type cluster struct {
 	gens     uint64
 	commands map[uint64]*ask // not answered
 	nextID   uint64
+	dirty    bool // something changed that check looks at
 	trace    []string
 	verbose  bool
 	broken   string // the first broken invariant
@@ -215,7 +216,7 @@ func (s *server) crash() {
 	c := s.c
 	c.log("%s CRASHES", s.name)
 	c.count["crashes"]++
-	s.up, s.serving = false, false
+	s.up, s.serving, s.inbox, s.effects = false, false, nil, nil
 	for _, o := range c.servers {
 		for _, x := range o.out {
 			if x.s == s {
@@ -250,10 +251,16 @@ func (s *server) info() PeerInfo {
 
 // step lets the server do one thing: the next effect, or else the next event.
 func (s *server) step() {
+	if !s.up {
+		return
+	}
 	if len(s.effects) > 0 {
 		e := s.effects[0]
 		s.effects = s.effects[1:]
 		s.do(e)
+		if !s.c.calm && s.c.rng.IntN(crashOneIn(e)) == 0 {
+			s.crash()
+		}
 		return
 	}
 	var ev Event
@@ -276,13 +283,26 @@ func (s *server) step() {
 	}
 }
 
+// crashOneIn is how likely a server crashes right after the effect: most likely where a hand-over hangs on it.
+func crashOneIn(e Effect) int {
+	switch e := e.(type) {
+	case CloseDevice, DeliverToken, BecomeSource, DropSession, AcceptSession:
+		return 15
+	case Save:
+		if e.Standing.Role == lineage.RoleHanded {
+			return 8
+		}
+	}
+	return 600
+}
+
 func (s *server) save(st lineage.Standing) {
 	c := s.c
 	if st.Promised.Less(s.terms[0]) || st.Served.Less(s.terms[1]) {
 		c.fail("terms: %s goes down from promised %s served %s to %s, %s", s.name, s.terms[0], s.terms[1], st.Promised, st.Served)
 	}
 	s.terms = [2]lineage.Term{st.Promised, st.Served}
-	s.st = st.Clone()
+	s.st, c.dirty = st.Clone(), true
 }
 
 // begin makes a new generation, durably.
@@ -367,7 +387,7 @@ func (s *server) openDevice() {
 		}
 	}
 	for w := range c.answered {
-		if !slices.Contains(s.content, w) {
+		if !s.holds(w) {
 			c.fail("lost write: %s opens in term %s without answered write %d", s.name, s.st.Served, w)
 		}
 	}

@@ -210,7 +210,7 @@ func (m *Machine) tokenSettle() {
 }
 
 func (m *Machine) tokenAnswer(e TokenAnswer) {
-	if m.st.Role != lineage.RoleHanded || e.Node != m.st.Heir.Node || e.Plan != m.st.Heir.Plan {
+	if m.st.Role != lineage.RoleHanded || e.Node != m.st.Heir.Node || e.Plan != m.st.Heir.Plan && !m.omits("plan-in-answer") {
 		return
 	}
 	if e.Taken {

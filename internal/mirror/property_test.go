@@ -53,10 +53,10 @@ func TestEveryProtectionIsNeeded(t *testing.T) {
 		{"accept-older-term", "older term"},
 		{"admit-early", "member"},
 		{"admit-unread", "record"},
-		{"require-after-admit", "member"},
+		{"require-after-admit", "record"},
 		{"token-not-repeated", "finale"},
 		{"promise-not-durable", "promise"},
-		{"ask", "two sources"},
+		{"plan-in-answer", "finale"},
 	} {
 		t.Run(c.omit, func(t *testing.T) {
 			others := map[string]int{}
