@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 )
 
 // ALPN names: what a connection to the one port is for.
@@ -108,6 +109,8 @@ func explain(err error, addr, wantNode string) error {
 		auth = &AuthError{Rule: RuleCertificate, Message: "its certificate is not signed by this cluster's CA"}
 	case errors.As(err, &invalid):
 		auth = &AuthError{Rule: RuleCertificate, Message: "its certificate is not valid: " + invalid.Error()}
+	case strings.Contains(err.Error(), "client didn't provide a certificate"):
+		auth = &AuthError{Rule: RuleCertificate, Message: "it shows no certificate of this cluster's CA"}
 	case errors.As(err, &remote) && remote.Op == "remote error", errors.As(err, &alert):
 		auth = &AuthError{Rule: RuleCertificate, Message: fmt.Sprintf("it does not take this server's certificate (%v)", err)}
 	case errors.As(err, &header):

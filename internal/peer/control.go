@@ -23,9 +23,6 @@ const (
 
 // controlServer serves the connections of a connQueue, whose handshakes are done.
 func controlServer(h http.Handler) *http.Server {
-	if h == nil {
-		h = http.NotFoundHandler()
-	}
 	return &http.Server{
 		Handler:           http.MaxBytesHandler(h, controlBodyBytesMax),
 		ReadHeaderTimeout: controlReadTimeout / 3,

@@ -75,10 +75,11 @@ func (c *Conn) offer(hello wire.Hello) (reply wire.HelloReply, err error) {
 	if err := c.tcp.SetDeadline(time.Now().Add(c.o.ReplyTimeout)); err != nil {
 		return reply, err
 	}
-	if err := c.sayJSON(wire.TypeHello, hello); err != nil {
-		return reply, err
+	said := c.sayJSON(wire.TypeHello, hello)
+	if errors.As(said, new(*wire.Error)) {
+		return reply, said
 	}
-	h, body, err := hearFrame(c.tls)
+	h, body, err := hearFrame(c.tls) // even if it could not be said: a peer that hung up said why
 	if err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF

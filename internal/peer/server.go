@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -18,6 +19,9 @@ const (
 	handshakesMax = 64   // in flight; one more, and the oldest is cut
 	connsMax      = 1024 // that finished the handshake; one more is closed
 	acceptWait    = 50 * time.Millisecond
+
+	lastWordsWait  = 200 * time.Millisecond // how long a peer that is not let in may take to hang up
+	lastWordsBytes = 64 << 10
 )
 
 // Handlers are what the port is for.
@@ -58,7 +62,7 @@ func Listen(addr string, id Identity, h Handlers, o Options) (*Server, error) {
 	}
 	s := &Server{id: id, h: h, o: o.withDefaults(), ln: ln, streams: make(map[*Conn]struct{})}
 	s.web = newConnQueue(ln.Addr())
-	s.http = controlServer(h.Control)
+	s.http = controlServer(s.counted(h.Control))
 	s.wg.Go(func() { _ = s.http.Serve(s.web) }) // ends with Close
 	s.wg.Go(s.accept)
 	return s, nil
@@ -67,7 +71,27 @@ func Listen(addr string, id Identity, h Handlers, o Options) (*Server, error) {
 // Addr is the address of the port.
 func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 
-// Close closes the port, all streams and control connections, and waits for the handlers to return.
+// counted makes Close wait for the requests that are being answered; their contexts end with their connections.
+func (s *Server) counted(h http.Handler) http.Handler {
+	if h == nil {
+		h = http.NotFoundHandler()
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		if s.closed {
+			s.mu.Unlock()
+			http.Error(w, errClosing.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		s.wg.Add(1)
+		s.mu.Unlock()
+		defer s.wg.Done()
+		h.ServeHTTP(w, r)
+	})
+}
+
+// Close closes the port, all streams and control connections, and waits for the handlers to return: a stream's handler
+// when its Conn is Done, a control handler when the request's context is.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -151,6 +175,9 @@ func (s *Server) serve(tcp *net.TCPConn) {
 		err = t.HandshakeContext(context.Background())
 	}
 	if err != nil || t.ConnectionState().NegotiatedProtocol != alpnStream {
+		if err != nil {
+			lastWords(tcp)
+		}
 		if !s.leave(tcp, err == nil) {
 			tcp.Close()
 			s.rejected(addr, explainServer(err, addr))
@@ -162,6 +189,14 @@ func (s *Server) serve(tcp *net.TCPConn) {
 		return
 	}
 	s.stream(rec, t, addr)
+}
+
+// lastWords lets the peer read the alert that says why: closing while something of its is unread could destroy it.
+func lastWords(tcp *net.TCPConn) {
+	if tcp.CloseWrite() != nil || tcp.SetReadDeadline(time.Now().Add(lastWordsWait)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, tcp, lastWordsBytes)
 }
 
 func (s *Server) gone() {
