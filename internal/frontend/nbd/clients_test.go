@@ -146,7 +146,8 @@ func TestQemuIO(t *testing.T) {
 
 func TestFio(t *testing.T) {
 	r := start(t, blocktest.NewMem(32*mib), nbd.Options{})
-	common := []string{"--ioengine=nbd", "--uri=" + r.unix(), "--verify=crc32c", "--verify_fatal=1", "--verify_dump=0"}
+	common := []string{"--ioengine=nbd", "--uri=" + r.unix(), "--verify=crc32c", "--verify_fatal=1", "--verify_dump=0",
+		"--verify_state_save=0"}
 	output(t, "fio", append(common, "--name=j", "--rw=randwrite", "--bs=4k", "--size=16m", "--iodepth=32", "--fsync=16")...)
 	output(t, "fio", append(common, "--name=j", "--rw=randwrite", "--bsrange=512-128k", "--bs_unaligned", "--numjobs=4", "--thread",
 		"--size=4m", "--offset_increment=8m", "--iodepth=16", "--fsync=32", "--verify_backlog=64")...)

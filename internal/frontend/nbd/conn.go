@@ -90,7 +90,7 @@ var noDeadline time.Time
 func (c *conn) run() {
 	defer close(c.done)
 	defer c.s.forget(c)
-	c.raw.SetDeadline(time.Now().Add(c.s.opts.HandshakeTimeout))
+	c.out.limit(c.s.opts.HandshakeTimeout)
 	err := c.handshake()
 	if err == nil && c.out.start() {
 		c.in.grow(readBytes)
@@ -130,10 +130,14 @@ func (c *conn) finish(why error) {
 	c.out.stop()
 }
 
-// linger gives the client a moment to read the last replies: closing a socket with unread requests would throw them away.
+// linger gives the client a moment to read the last replies: a socket that is closed with unread requests in it, or on TCP is sent
+// further ones, throws them away. A unix socket can refuse further ones at once.
 func (c *conn) linger() {
 	if w, ok := c.nc.(interface{ CloseWrite() error }); ok {
 		w.CloseWrite()
+	}
+	if u, ok := c.raw.(*net.UnixConn); ok {
+		u.CloseRead()
 	}
 	c.raw.SetReadDeadline(time.Now().Add(lingerMax))
 	for {

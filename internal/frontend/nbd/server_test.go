@@ -190,39 +190,64 @@ func TestConnections(t *testing.T) {
 	}
 }
 
-// TestRemoveExport: requests in flight end with ESHUTDOWN, the connections are closed, and nothing of them is left.
+// TestRemoveExport: requests in flight end with ESHUTDOWN, those not yet read with the connection, and nothing is left.
 func TestRemoveExport(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) { removeExport(t, network) })
+	}
+}
+
+func removeExport(t *testing.T, network string) {
+	const calls, inFlight = 20, 8
 	dev := blocktest.NewMem(8 * mib)
-	r := start(t, dev, nbd.Options{})
-	idle, busy := r.dial(t), r.dial(t)
+	r := start(t, dev, nbd.Options{RequestsMax: inFlight})
+	uri := map[string]string{"unix": r.unix(), "tcp": "nbd://" + r.tcp + "/data"}[network]
+	var clients []*nbdclient.Client
+	for range 2 { // the first one is idle
+		c, err := nbdclient.Dial(uri)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		clients = append(clients, c)
+	}
 	dev.Hold()
-	const calls = 20
 	done := make(chan *nbdclient.Call, calls)
 	for i := range calls {
 		call := &nbdclient.Call{Cmd: nbdproto.CmdRead, Off: int64(i) * 4096, Buf: make([]byte, 4096), Done: done}
 		if i%2 == 0 {
 			call.Cmd = nbdproto.CmdWrite
 		}
-		busy.Go(call)
+		clients[1].Go(call)
 	}
-	dev.WaitHeld(calls)
+	dev.WaitHeld(inFlight)
 	dev.Shutdown()
 	if err := r.RemoveExport("data"); err != nil {
 		t.Fatal(err)
 	}
+	var refused, unanswered int
 	for range calls {
-		if call := <-done; !errors.Is(call.Err, nbdproto.ESHUTDOWN) {
+		switch call := <-done; {
+		case errors.Is(call.Err, nbdproto.ESHUTDOWN):
+			refused++
+		case errors.Is(call.Err, nbdclient.ErrUnanswered):
+			unanswered++
+		default:
 			t.Errorf("command %d ended with %v", call.Cmd, call.Err)
 		}
 	}
-	<-idle.Gone()
-	<-busy.Gone()
+	if refused < inFlight {
+		t.Errorf("%d requests ended with ESHUTDOWN, not at least %d (%d unanswered)", refused, inFlight, unanswered)
+	}
+	for _, c := range clients {
+		<-c.Gone()
+	}
 	if got := r.Connections("data"); len(got) != 0 {
 		t.Errorf("still there: %+v", got)
 	}
-	_, err := nbdclient.Dial(r.unix())
-	var refused *nbdclient.RefusedError
-	if !errors.As(err, &refused) || refused.Reply != nbdproto.RepErrUnknown || !strings.Contains(refused.Message, "look for its source") {
+	_, err := nbdclient.Dial(uri)
+	var no *nbdclient.RefusedError
+	if !errors.As(err, &no) || no.Reply != nbdproto.RepErrUnknown || !strings.Contains(no.Message, "look for its source") {
 		t.Errorf("a removed export: %v", err)
 	}
 	if err := r.AddExport("data", blocktest.NewMem(mib), nbd.ExportOptions{}); err != nil {
