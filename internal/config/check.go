@@ -7,13 +7,16 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // SocketPathBytesMax is the longest path of a unix socket that Linux takes.
 const SocketPathBytesMax = 107
 
-// NodeName is what a server's name looks like: a DNS label, since certificates carry it as one.
-var NodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+// nodeName is what a server's name looks like, as package peer demands it of certificates.
+var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
+
+func isNodeName(s string) bool { return nodeName.MatchString(s) && !strings.Contains(s, "..") }
 
 // checker collects problems.
 type checker []Problem
@@ -28,7 +31,7 @@ func (c *checker) that(ok bool, key, format string, args ...any) {
 func (a *Agent) check() []Problem {
 	var c checker
 	c.that(a.Node != "", "node", "missing: the name of this server, as in its certificate")
-	c.that(a.Node == "" || NodeName.MatchString(a.Node), "node", "%q is no server name: up to 63 of a-z, 0-9 and - are", a.Node)
+	c.that(a.Node == "" || isNodeName(a.Node), "node", "%q is no server name: use up to 63 of a-z, 0-9, -, _ and .", a.Node)
 	c.that(a.Cluster != "", "cluster", "missing: the cluster's id, as in its certificates")
 	c.that(len(a.Cluster) <= 64, "cluster", "longer than 64 bytes")
 	c.that(a.State != "", "state", "missing: the directory for the agent's state")
@@ -75,7 +78,7 @@ func (c *checker) addresses(a *Agent) {
 	names := map[string]bool{a.Node: true}
 	for i, p := range a.Peers {
 		key := fmt.Sprintf("peer[%d]", i)
-		c.that(NodeName.MatchString(p.Name), key+".name", "%q is no server name: up to 63 of a-z, 0-9 and - are", p.Name)
+		c.that(isNodeName(p.Name), key+".name", "%q is no server name: use up to 63 of a-z, 0-9, -, _ and .", p.Name)
 		c.that(p.Name == "" || p.Name != a.Node, key+".name", "%q is this server itself: list only the others", p.Name)
 		c.that(p.Name == a.Node || !names[p.Name], key+".name", "%q is listed twice", p.Name)
 		names[p.Name] = true

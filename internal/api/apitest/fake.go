@@ -82,15 +82,24 @@ func (f *Fake) Switchover(ctx context.Context, r api.Switchover, step func(api.S
 	return f.OnSwitchover(ctx, r, step)
 }
 
-// Serve offers a Service at a unix socket until the test ends.
-func Serve(t testing.TB, path string, s api.Service) {
-	t.Helper()
+// Listen offers a Service at a unix socket until stop is called.
+func Listen(path string, s api.Service) (stop func(), err error) {
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	server := &http.Server{Handler: api.NewHandler(s), ReadHeaderTimeout: 10 * time.Second}
 	done := make(chan struct{})
-	go func() { defer close(done); _ = server.Serve(l) }()
-	t.Cleanup(func() { _ = server.Close(); <-done })
+	go func() { defer close(done); _ = server.Serve(l) }() // ends with Close
+	return func() { _ = server.Close(); <-done }, nil
+}
+
+// Serve offers a Service at a unix socket until the test ends.
+func Serve(t testing.TB, path string, s api.Service) {
+	t.Helper()
+	stop, err := Listen(path, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
 }

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"keelson/internal/api"
+)
+
+func switchoverCommand(a *app) *cobra.Command {
+	var r api.Switchover
+	var yes bool
+	c := &cobra.Command{
+		Use:   "switchover VOLUME --to NODE",
+		Short: "Makes another server the source of a volume",
+		Long: `Makes another server the source of a volume. The source finishes what was begun, hands over, and becomes a target;
+all mirrors turn around, and only what differs is copied. Any agent of the cluster can be asked.`,
+		Example: "  keelson switchover data --to b --plan\n  keelson switchover data --to b --yes --wait",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			r.Volume = args[0]
+			if err := r.Check(); err != nil {
+				return err
+			}
+			ctx, cancel := a.limited(c)
+			defer cancel()
+			if !r.Plan && !yes {
+				if err := a.confirm(ctx, r); err != nil {
+					return err
+				}
+			}
+			result, err := a.client().Switchover(ctx, r, a.step)
+			if err != nil {
+				return runError{err}
+			}
+			return a.switched(result)
+		},
+	}
+	c.Flags().StringVar(&r.To, "to", "", "the server that is to be source, `NODE`")
+	c.Flags().BoolVar(&r.Plan, "plan", false, "only show the steps and what is at risk")
+	c.Flags().BoolVar(&r.Wait, "wait", false, "wait until every reachable mirror is Mirroring again")
+	c.Flags().BoolVar(&r.Force, "force", false, "the source can't be reached: take over without it")
+	c.Flags().BoolVar(&r.NoCatchUp, "no-catch-up", false, "with --force: don't take what other targets have and this one lacks")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")
+	_ = c.MarkFlagRequired("to") // fails only for a flag that is not defined
+	return c
+}
+
+// confirm shows the plan on a terminal and asks. Without a terminal nobody can be asked.
+func (a *app) confirm(ctx context.Context, r api.Switchover) error {
+	if _, ok := terminal(a.in); !ok {
+		return usagef("a switchover asks before it acts, and standard input is no terminal").
+			WithNext("give --yes to go ahead without being asked, or --plan to look first")
+	}
+	r.Plan = true
+	plan, err := a.client().Switchover(ctx, r, nil)
+	if err != nil {
+		return runError{err}
+	}
+	for _, line := range planLines(plan) {
+		a.note("%s", line)
+	}
+	_, _ = a.err.Write([]byte("Switch volume " + plan.Volume + " over from " + orNone(plan.From) + " to " + plan.To + "? [y/N] "))
+	answer := make(chan string, 1)
+	go func() { // ends with the answer, or with the process if none comes
+		text, _ := bufio.NewReader(a.in).ReadString('\n') // an end of input is no answer
+		answer <- strings.ToLower(strings.TrimSpace(text))
+	}()
+	select {
+	case text := <-answer:
+		if text == "y" || text == "yes" {
+			return nil
+		}
+		return api.Errorf(api.Failed, "volume "+r.Volume, "not switched over: you did not say yes; nothing was changed")
+	case <-ctx.Done():
+		return api.Errorf(api.Failed, "volume "+r.Volume, "not switched over: no answer; nothing was changed").WithNext("give --yes to go ahead without being asked")
+	}
+}
+
+// step shows a step as it begins and ends.
+func (a *app) step(s api.SwitchoverStep) {
+	if s.State == "planned" {
+		return
+	}
+	a.note("%-8s %s", s.State, strings.TrimSuffix(s.Name+": "+s.Text, ": "))
+}
+
+// switched prints the result.
+func (a *app) switched(r *api.SwitchoverResult) error {
+	if a.json {
+		return a.document(r)
+	}
+	if r.Done {
+		a.print("volume %s switched over from %s to %s; writes were held for %d ms\n", r.Volume, orNone(r.From), r.To, r.Millis)
+		return nil
+	}
+	for _, line := range planLines(r) {
+		a.print("%s\n", line)
+	}
+	return nil
+}
+
+// planLines are the steps and what is at risk.
+func planLines(r *api.SwitchoverResult) []string {
+	lines := []string{"switchover of " + r.Volume + " from " + orNone(r.From) + " to " + r.To + ":"}
+	for _, s := range r.Steps {
+		lines = append(lines, "  "+strings.TrimSuffix(s.Name+": "+s.Text, ": "))
+	}
+	if len(r.Risks) == 0 {
+		return append(lines, "at risk: nothing")
+	}
+	lines = append(lines, "at risk:")
+	for _, risk := range r.Risks {
+		lines = append(lines, "  "+risk)
+	}
+	return lines
+}
