@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -98,7 +99,7 @@ func (v *Volume) StartLink(s Stream, o LinkOptions) error {
 		table = append(table, id[:]...)
 	}
 	s.Queue(wire.Header{Type: wire.TypeGens}, nil, table)
-	v.links = append(append([]*link(nil), v.links...), l)
+	v.setLinks(append(slices.Clone(v.links), l))
 	v.mu.Unlock()
 	s.TryFlush()
 	v.done.Add(1)
@@ -139,9 +140,16 @@ func (l *link) tune(m lineage.Member) {
 
 // snapshot returns the links; the slice never changes.
 func (v *Volume) snapshot() []*link {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.links
+	if links := v.shown.Load(); links != nil {
+		return *links
+	}
+	return nil
+}
+
+// setLinks replaces the links. mu is held.
+func (v *Volume) setLinks(links []*link) {
+	v.links = links
+	v.shown.Store(&links)
 }
 
 // find returns the target's link or nil. mu is held.
@@ -195,7 +203,7 @@ func (l *link) run() {
 				rest = append(rest, other)
 			}
 		}
-		v.links = rest
+		v.setLinks(rest)
 		l.progress.Stop()
 		v.remember(l)
 	})

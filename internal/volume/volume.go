@@ -104,7 +104,8 @@ type Volume struct {
 	serving  bool
 	held     bool
 	failed   error
-	links    []*link // copy on write: a snapshot may be used without mu
+	links    []*link                 // copy on write: a snapshot may be used without mu
+	shown    atomic.Pointer[[]*link] // the same, for whoever does not hold mu
 	required []string
 
 	waiting  queue // writes that are not answered, by number

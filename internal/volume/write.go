@@ -56,11 +56,11 @@ func isLong(r *block.Request) bool {
 
 // change numbers the writes, sends them and does the local part.
 func (v *Volume) change(rs []*block.Request) {
-	if len(v.snapshot()) > 0 {
-		for _, r := range rs {
-			if r.Op == block.Write {
-				r.Sum = wire.Checksum(r.Buf.Bytes) // once, however many targets there are
-			}
+	mirrored := len(v.snapshot()) > 0
+	for _, r := range rs {
+		r.Sum = 0 // a link that appears meanwhile computes it
+		if mirrored && r.Op == block.Write {
+			r.Sum = wire.Checksum(r.Buf.Bytes) // once, however many targets there are
 		}
 	}
 	if err := v.admit(rs); err != nil {
