@@ -133,9 +133,6 @@ func (l *Log) writeFloor(doing string, r floorRecord, header uint64) error {
 	s.tried++
 	r.sequence, r.header = s.tried, max(r.header, header)
 	slot := 1 - s.slot
-	if l.leftOut(floorAlternates) {
-		slot = s.slot
-	}
 	encodeFloor(s.sector[:], r, &s.id)
 	if _, err := s.file.WriteAt(s.sector[:], floorAt(slot)); err != nil {
 		return l.durable(doing, err)

@@ -76,9 +76,7 @@ const (
 	twoHeaderSlots                           // a save never overwrites the newest header
 	twoMapSlots                              // a map page never overwrites its committed content
 	touchedStayHot                           // what was touched since the switch does not cool
-	rewriteLeftovers                         // pages of a checkpoint that was never committed are written again
 	mapBeforeHeader                          // map pages are synced before the header names them
-	floorAlternates                          // a floor record never overwrites the newest one
 	dataBeforeMap                            // data is synced before the map
 	cleanHotIsDurable                        // MarkClean syncs the hot set
 	syncAtOpen                               // what a killed process wrote is synced before it is believed

@@ -25,7 +25,7 @@ type mapLoader struct {
 // their marks is in the header. Slots beyond that, whole, torn or damaged, are leftovers of checkpoints that were not
 // committed; a whole one is written anew by the next checkpoint, so that its number never becomes true later.
 func (l *Log) loadMap() error {
-	m := &mapLoader{log: l, doc: &l.header.doc, buf: make([]byte, mapLoadPages*2*pageSlotBytes)}
+	m := &mapLoader{log: l, doc: &l.header.doc, buf: make([]byte, min(mapLoadPages, l.geometry.pages())*2*pageSlotBytes)}
 	l.versions.init(l.geometry, m.doc.Base)
 	l.committed = make([]uint64, l.geometry.pages())
 	next := int64(0) // the first page not read yet
@@ -90,9 +90,7 @@ func (m *mapLoader) page(page int64, b []byte) error {
 			return &CorruptError{File: l.path(mapFile), Offset: at,
 				Why: fmt.Sprintf("page %d is of checkpoint %d, and the header's newest is %d: the header is an older copy", page, s.checkpoint, m.doc.Checkpoint)}
 		case s.checkpoint > m.doc.Checkpoint:
-			if !l.leftOut(rewriteLeftovers) {
-				l.versions.markDirty(page)
-			}
+			l.versions.markDirty(page)
 		case s.checkpoint > best.checkpoint:
 			if err := checkVersions(s.versions, m.doc.Generations); err != nil {
 				return &CorruptError{File: l.path(mapFile), Offset: at, Why: fmt.Sprintf("page %d: %v", page, err)}

@@ -67,7 +67,7 @@ func (l *Log) open(fsys vfs.FS) error {
 // openFiles opens and locks the files and sees that they belong together. What a process that was killed had written but
 // not synced is made durable first: nothing may be believed that a power cut could still take back.
 func (l *Log) openFiles(fsys vfs.FS) error {
-	for i, f := range []struct {
+	for _, f := range []struct {
 		name  string
 		open  *vfs.File
 		flags vfs.Flag
@@ -75,32 +75,41 @@ func (l *Log) openFiles(fsys vfs.FS) error {
 		{floorFile, &l.floor.file, vfs.Lock}, {headerFile, &l.header.file, 0}, {mapFile, &l.mapFile, 0}, {hotFile, &l.hot.file, 0},
 	} {
 		var err error
-		if *f.open, err = fsys.Open(l.path(f.name), f.flags); err != nil {
-			_, none := fsys.Stat(l.path(headerFile))
-			if none == nil && errors.Is(err, fs.ErrNotExist) {
-				return &CorruptError{File: l.path(f.name), Why: "it is missing"}
-			}
-			return err
+		*f.open, err = fsys.Open(l.path(f.name), f.flags)
+		if _, log := fsys.Stat(l.path(headerFile)); log != nil {
+			return log // an unfinished Create is no log
 		}
-		if f.name == floorFile {
-			if _, err := fsys.Stat(l.path(headerFile)); err != nil {
-				return err
-			}
+		if errors.Is(err, fs.ErrNotExist) {
+			return &CorruptError{File: l.path(f.name), Why: "it is missing"}
 		}
-		if !l.leftOut(syncAtOpen) {
-			if err := (*f.open).Datasync(); err != nil {
-				return err
-			}
+		if err == nil {
+			err = l.admit(f.name, *f.open)
 		}
-		g, err := readPreamble(f.name, l.path(f.name), *f.open)
 		if err != nil {
 			return err
 		}
-		if i > 0 && g != l.geometry {
-			return &CorruptError{File: l.path(f.name), Offset: 16, Why: fmt.Sprintf("it belongs to another log than %s does", l.path(floorFile))}
-		}
-		l.geometry = g
 	}
+	if l.leftOut(syncAtOpen) {
+		return nil
+	}
+	return fsys.SyncDir(l.dir)
+}
+
+// admit syncs a file and checks that it is of this log.
+func (l *Log) admit(name string, f vfs.File) error {
+	if !l.leftOut(syncAtOpen) {
+		if err := f.Datasync(); err != nil {
+			return err
+		}
+	}
+	g, err := readPreamble(name, l.path(name), f)
+	if err != nil {
+		return err
+	}
+	if l.geometry != (geometry{}) && g != l.geometry {
+		return &CorruptError{File: l.path(name), Offset: 16, Why: fmt.Sprintf("it belongs to another log than %s does", l.path(floorFile))}
+	}
+	l.geometry = g
 	return nil
 }
 

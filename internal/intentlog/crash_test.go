@@ -1,0 +1,85 @@
+package intentlog
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+)
+
+var (
+	crashSeeds = flag.Uint64("crash.seeds", 3, "scripts that crash at some of their calls, besides the one that does at all of them")
+	crashEvery = flag.Int("crash.every", 9, "which of their calls: every n-th")
+)
+
+// matrix runs one script with a crash at its k-th I/O call, for every n-th k, and two further lives after it. It returns
+// the first broken promise.
+func matrix(seed uint64, left protection, steps, every int) (runs int, err error) {
+	for call := 1 + int(seed)%every; ; call += every {
+		ended := false
+		for _, kind := range []struct{ power, torn bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
+			calls, err := oneRun(seed, left, steps, call, kind.power, kind.torn)
+			runs++
+			if err != nil {
+				return runs, fmt.Errorf("seed %d, crash at call %d (power %v, torn %v): %w", seed, call, kind.power, kind.torn, err)
+			}
+			ended = calls < call
+		}
+		if ended {
+			return runs, nil
+		}
+	}
+}
+
+// oneRun is a crash at that call, then lives with crashes elsewhere, then a power cut.
+func oneRun(seed uint64, left protection, steps, call int, power, torn bool) (calls int, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	w := newWorld(int64(seed)<<16+int64(call), left)
+	if err := w.live(steps, crashPlan{call: call, torn: torn}, seed, power); err != nil {
+		return w.calls, err
+	}
+	calls = w.calls
+	again := crashPlan{call: 1 + (call*7+int(seed)*13)%60, torn: call%2 == 0}
+	if err := w.live(steps/2, again, seed+uint64(call), call%3 > 0); err != nil {
+		return calls, err
+	}
+	return calls, w.live(steps/4, crashPlan{}, seed+uint64(call)+1, true)
+}
+
+func TestCrashAtEveryCall(t *testing.T) {
+	every := 1
+	if raceDetector { // ten times slower, and there is one goroutine
+		every = *crashEvery
+	}
+	for seed := range *crashSeeds + 1 {
+		runs, err := matrix(seed, 0, 60, every)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("seed %d: %d crashes", seed, runs)
+		every = *crashEvery
+	}
+}
+
+// TestEveryProtectionIsNeeded leaves one out at a time: then the same crashes must break a promise.
+func TestEveryProtectionIsNeeded(t *testing.T) {
+	for name, left := range map[string]protection{
+		"hot mark before the write": hotBeforeWrite, "cool after the commit": coolAfterCommit, "two header slots": twoHeaderSlots,
+		"two map slots": twoMapSlots, "touched stay hot": touchedStayHot,
+		"map before header": mapBeforeHeader, "data before map": dataBeforeMap, "sync at open": syncAtOpen,
+		"clean hot is durable": cleanHotIsDurable,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := uint64(0); seed < 40; seed++ {
+				if runs, err := matrix(seed, left, 60, 4); err != nil {
+					t.Logf("noticed after %d crashes: %v", runs, err)
+					return
+				}
+			}
+			t.Error("left out, and no crash noticed")
+		})
+	}
+}

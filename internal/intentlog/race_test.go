@@ -1,0 +1,5 @@
+//go:build race
+
+package intentlog
+
+const raceDetector = true
