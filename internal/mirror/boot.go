@@ -62,11 +62,16 @@ func (m *Machine) judgePeers() (silent bool) {
 	b := &m.boot
 	b.rule, b.reason = "", ""
 	var quiet, strangers []string
+	promised := ""
 	for _, node := range m.others() {
 		p := m.peer(node)
 		switch {
 		case p.up && p.info.Known:
-			if rule, reason := m.knowsNewer(node, p.info); rule != "" {
+			switch rule, reason := m.knowsNewer(node, p.info); rule {
+			case "":
+			case lineage.RuleUnservedTerm:
+				promised = reason
+			default:
 				b.rule, b.reason = rule, reason
 				return false
 			}
@@ -76,6 +81,14 @@ func (m *Machine) judgePeers() (silent bool) {
 		default:
 			quiet = append(quiet, node)
 		}
+	}
+	switch {
+	case promised != "" && len(quiet) > 0:
+		b.rule, b.reason = lineage.RuleNewerTerm, promised
+		return false
+	case promised != "":
+		b.rule, b.reason = lineage.RuleUnservedTerm, promised
+		return false
 	}
 	if len(strangers) > 0 {
 		b.rule = lineage.RuleUnknownThere
@@ -97,7 +110,7 @@ func (m *Machine) knowsNewer(node string, i PeerInfo) (rule, reason string) {
 	case m.st.Record.Epoch.Term.Less(i.Record.Epoch.Term):
 		return lineage.RuleNewerTerm, fmt.Sprintf("%s has followed a source of the newer term %s", node, i.Record.Epoch.Term)
 	case m.st.Promised.Less(i.Promised):
-		return lineage.RuleUnservedTerm, fmt.Sprintf("%s has promised to follow %s in the newer term %s", node, i.Promised.Node, i.Promised)
+		return lineage.RuleUnservedTerm, fmt.Sprintf("%s has promised to follow nobody below the newer term %s", node, i.Promised)
 	case m.st.Record.Epoch.Compare(i.Record.Epoch) < 0:
 		return lineage.RuleReverted, fmt.Sprintf("%s has a newer in-sync record than this server ever wrote", node)
 	}

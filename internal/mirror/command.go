@@ -53,8 +53,14 @@ func (m *Machine) change(c Change) (rule, message string) {
 	case "set":
 		return m.set(c)
 	case "pause":
+		if m.member(c.Target).Paused {
+			return "", ""
+		}
 		m.stop(c.Target, "the mirror is paused", func(s *lineage.Member) { s.Paused = true })
 	case "break":
+		if m.member(c.Target).Broken {
+			return "", ""
+		}
 		m.stop(c.Target, "the mirror is broken", func(s *lineage.Member) { s.Broken = true })
 	case "remove":
 		m.stop(c.Target, "the mirror was removed", func(s *lineage.Member) { s.Removed = true })

@@ -176,6 +176,9 @@ func (m *Machine) peerSeen(e PeerSeen) {
 	p := m.peer(e.Node)
 	if !p.up {
 		m.retrySoon(e.Node)
+		if m.st.Role == lineage.RoleHanded && e.Node == m.st.Heir.Node {
+			m.token.retryAt = m.now
+		}
 	}
 	*p = peer{info: e.Info, ever: true, up: true, at: m.now}
 	m.adoptGossip(e.Info)

@@ -54,6 +54,8 @@ func refuse(rule, format string, args ...any) *Refusal {
 func Check(f Facts) *Refusal {
 	h := f.Heir
 	switch {
+	case f.Running != "":
+		return refuse(lineage.RulePlanInProgress, "switchover %s is under way", f.Running)
 	case f.To == f.Source && (f.SelfServes || f.Source != f.Self):
 		return refuse(lineage.RuleAlreadySource, "%s is the source already", f.To)
 	case f.To != f.Self && !h.Known:
@@ -66,8 +68,6 @@ func Check(f Facts) *Refusal {
 		return refuse(lineage.RuleNeedsForce, "the source %s cannot be reached", orUnknown(f.Source))
 	case f.SelfHolds != "":
 		return refuse(lineage.RuleSplitBrain, "%s answers no further write: %s", f.Self, f.SelfHolds)
-	case f.Running != "":
-		return refuse(lineage.RulePlanInProgress, "switchover %s is under way", f.Running)
 	case f.SelfFailed != "":
 		return refuse(lineage.RuleDiskFailed, "the disk of the source %s failed: %s", f.Self, f.SelfFailed)
 	}
