@@ -234,7 +234,11 @@ func (s *Server) stream(rec *recordConn, t *tls.Conn, addr string) {
 	s.streams[c] = struct{}{}
 	closed := s.closed
 	s.mu.Unlock()
-	if !closed {
+	switch {
+	case closed:
+	case s.h.Stream == nil:
+		_ = c.Refuse(wire.RuleHello, "this port takes no streams")
+	default:
 		tune(c.tcp, s.o)
 		s.h.Stream(c, hello)
 	}
