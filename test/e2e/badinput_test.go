@@ -33,7 +33,7 @@ func TestBadCommands(t *testing.T) {
 	long := filepath.Join(c.dir, strings.Repeat("x", 60))
 	c.part("unknown command", func(*testing.T) { c.fails(exitUsage, "a", []string{"frobnicate"}, "frobnicate") })
 	c.part("unknown flag", func(*testing.T) { c.fails(exitUsage, "a", []string{"status", "--frobnicate"}, "frobnicate") })
-	c.part("missing argument", func(*testing.T) { c.fails(exitUsage, "a", []string{"switchover", "data"}, "--to") })
+	c.part("missing argument", func(*testing.T) { c.fails(exitUsage, "a", []string{"switchover", "data"}, "\"to\"") })
 	c.part("a size that is none", func(*testing.T) {
 		c.fails(exitUsage, "", []string{"demo", "--dir", c.dir + "/x", "--size", "many"}, "many")
 	})
@@ -44,7 +44,7 @@ func TestBadCommands(t *testing.T) {
 		c.fails(exitUsage, "", []string{"demo", "--dir", long, "--detach"}, "60")
 	})
 	c.part("another demo in a folder that has one", func(*testing.T) {
-		c.fails(exitFailed, "", []string{"demo", "--dir", c.dir, "--size", "128MiB", "--detach"}, c.dir)
+		c.fails(exitRefused, "", []string{"demo", "--dir", c.dir, "--size", "128MiB", "--detach"}, c.dir)
 	})
 	c.part("no agent", func(*testing.T) {
 		c.fails(exitUnreachable, "", []string{"status", "--socket", c.dir + "/none.sock"}, c.dir+"/none.sock", "agent")
@@ -74,8 +74,10 @@ func TestBadCommands(t *testing.T) {
 // Backing stores that cannot be used, each with its message. Nothing that fails leaves anything behind.
 func TestBadBackingStore(t *testing.T) {
 	c := byHand(t, []string{"a", "b", "c"})
+	count := 0
 	create := func(source, target string, more ...string) []string {
-		return append([]string{"volume", "create", "v", "--source", "a:" + source, "--target", "b:" + target}, more...)
+		count++ // another name each time: a volume that was made wrongly is not in the way of the next
+		return append([]string{"volume", "create", fmt.Sprintf("v%d", count), "--source", "a:" + source, "--target", "b:" + target}, more...)
 	}
 	c.part("missing", func(*testing.T) {
 		c.fails(exitFailed, "a", create(c.dir+"/none/v.img", c.path("b", "v.img")), c.dir+"/none/v.img")
@@ -87,7 +89,7 @@ func TestBadBackingStore(t *testing.T) {
 		if r.code != exitFailed && r.code != exitRefused {
 			t.Errorf("exit %d", r.code)
 		}
-		c.says(r, "smaller", small)
+		c.says(r, "larger", small)
 	})
 	c.part("in use", func(t *testing.T) {
 		path := c.path("a", "used.img")
@@ -140,11 +142,12 @@ func TestBadBackingStore(t *testing.T) {
 		c.says(r, "size")
 	})
 	c.part("and a good one", func(t *testing.T) {
-		c.name = "v"
+		args := create(c.path("a", "v.img"), c.path("b", "v.img"), "--size", "32MiB")
+		c.name = args[2]
 		defer func() { c.name = "data" }()
-		c.run("a", create(c.path("a", "v.img"), c.path("b", "v.img"), "--size", "32MiB")...)
+		c.run("a", args...)
 		c.waitMirroring("a", "b")
-		c.run("a", "volume", "delete", "v")
+		c.run("a", "volume", "delete", c.name)
 	})
 }
 
@@ -214,7 +217,7 @@ func TestBadConfiguration(t *testing.T) {
 	c.part("no such file", func(*testing.T) { c.agentFails(c.dir+"/none.toml", "none.toml") })
 	c.part("two agents on one directory", func(*testing.T) {
 		c.start("b")
-		c.agentFails(config, "already")
+		c.agentFails(config, "in use by another agent")
 		if _, err := c.status("b"); err != nil {
 			c.t.Errorf("the first one does not answer any more: %v", err)
 		}
@@ -319,7 +322,7 @@ func TestDamagedServer(t *testing.T) {
 	c.part("backing file smaller", func(t *testing.T) {
 		c.stop("c")
 		sh(t, "truncate", "-s", "32M", c.image("c"))
-		c.doesNotFollow("c", "smaller")
+		c.doesNotFollow("c", "larger")
 		sh(t, "truncate", "-s", "64M", c.image("c"))
 		c.start("c")
 		c.waitMirroring("a", "b", "c")
