@@ -171,7 +171,7 @@ func (m *Machine) closeDevice(why string) {
 	if !m.open {
 		return
 	}
-	m.open = false
+	m.open, m.newer = false, ""
 	m.emit(CloseDevice{why})
 	for node, l := range sortedLinks(m.links) {
 		if l.phase != idle {
