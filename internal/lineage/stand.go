@@ -52,6 +52,8 @@ func Stand(source, target Replica) Verdict {
 		return verdict(RuleNoCommonHistory, true)
 	case surplus && len(fresh) > 0 && !witnessed(fresh[0], target.Record) && !target.Discarding:
 		return verdict(RuleSplitBrain, false)
+	case len(fresh) == 0 && target.Position.Gen == source.Position.Gen && target.Position.Number > source.Position.Number:
+		return verdict(RuleSurplus, true)
 	case len(fork) > 0 || len(fresh) > 0 && target.Position.Number > fresh[0].Held && target.Position.Gen == target.History.Last().ID:
 		return verdict(RuleSurplus, true)
 	case len(fresh) > 0 || target.Position.Number < source.Position.Number:
