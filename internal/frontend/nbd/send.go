@@ -35,7 +35,7 @@ func (o *replies) take() {
 // sentAll takes back what was sent, and gives sending up if nothing was queued meanwhile. The caller holds mu and sending.
 func (o *replies) sentAll() bool {
 	o.recycle(o.now)
-	o.now = o.now[:0]
+	o.now, o.pos, o.off = o.now[:0], 0, 0
 	if o.dead {
 		o.drop()
 	}
