@@ -62,9 +62,9 @@ func (o *overview) ago(t time.Time) string {
 
 // volume writes one volume as the server asked sees it.
 func (o *overview) volume(self string, v *api.VolumeStatus) {
-	generation := v.Generation
-	if len(generation) > 8 {
-		generation = generation[:8]
+	generation := v.Generation[:min(8, len(v.Generation))]
+	if strings.Trim(v.Generation, "0") == "" { // nothing was written yet
+		generation = ""
 	}
 	o.printf("volume %s  %s  source %s  term %d  generation %s  position %d\n", v.Name, human(v.SizeBytes), orNone(v.Source), v.Term, orNone(generation), v.Position)
 	o.printf("  here        %s\n", here(self, v))

@@ -140,7 +140,7 @@ func restartByHand(t *testing.T, dir, node string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	c := helper(t, "agent", "--config", "keelson.toml")
-	c.Dir = filepath.Join(dir, node)
+	c.Dir, c.Stderr = filepath.Join(dir, node), os.Stderr
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}

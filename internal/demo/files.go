@@ -1,8 +1,6 @@
 package demo
 
 import (
-	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 
@@ -60,9 +58,9 @@ func readdress(dir string) error {
 func address(dir string, agents map[string]*config.Agent) error {
 	addresses := map[string]string{}
 	for _, node := range Nodes {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := listenFree()
 		if err != nil {
-			return fmt.Errorf("no free port on 127.0.0.1: %w", err)
+			return err
 		}
 		defer l.Close() // only when all have theirs, so that no two get the same
 		addresses[node] = l.Addr().String()
