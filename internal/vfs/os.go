@@ -58,7 +58,7 @@ func openOnce(path string, flags Flag) (*osFile, error) {
 	if err != nil {
 		return nil, fail("open", path, 0, err)
 	}
-	f := &osFile{fd: fd, path: path}
+	f := &osFile{fd: fd, path: path, memory: inMemory(fd)}
 	if err := f.admit(device, flags); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -168,4 +168,10 @@ func retry(call func() (int, error)) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// inMemory reports whether the open file is on a tmpfs or ramfs.
+func inMemory(fd int) bool {
+	var s unix.Statfs_t
+	return unix.Fstatfs(fd, &s) == nil && (s.Type == unix.TMPFS_MAGIC || s.Type == unix.RAMFS_MAGIC)
 }

@@ -18,6 +18,7 @@ type osFile struct {
 	fd     int          // -1: closed
 	path   string
 	device bool
+	memory bool // on a file system that never waits for a disk
 }
 
 // enter keeps the descriptor open until f.mu.RUnlock, if it is open.
@@ -85,6 +86,10 @@ func (f *osFile) ReadNowait(p []byte, off int64) (int, bool, error) {
 		return 0, false, fail("read", f.path, off, err)
 	}
 	defer f.mu.RUnlock()
+	if f.memory { // it does not know RWF_NOWAIT, and does not need it
+		n, err := retry(func() (int, error) { return unix.Pread(f.fd, p, off) })
+		return n, n == len(p), fail("read", f.path, off, err)
+	}
 	iov := unix.Iovec{Base: &p[0]}
 	iov.SetLen(len(p))
 	// The offset goes in two halves; the system puts them together from the first alone on 64 bits.
