@@ -275,3 +275,28 @@ func mustJSON(v any) string {
 	}
 	return string(text)
 }
+
+// TestExamplesOfThePage: the bytes that docs/formats/stream.md shows are frames, and those of the golden file.
+func TestExamplesOfThePage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/formats/stream.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, examples, _ := strings.Cut(string(page), "## Examples")
+	golden := map[string]bool{}
+	for _, s := range samples(t) {
+		golden[fmt.Sprintf("%x", s.frame())] = true
+	}
+	n := 0
+	for i, block := range strings.Split(examples, "```") {
+		if i%2 == 0 {
+			continue
+		}
+		if n++; !golden[strings.Join(strings.Fields(block), "")] {
+			t.Errorf("no frame of the golden file: %s", block)
+		}
+	}
+	if n != 3 {
+		t.Errorf("%d examples", n)
+	}
+}
