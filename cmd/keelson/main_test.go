@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			e.Defer(func() { _ = os.RemoveAll(dir) })
+			e.Defer(func() { stopDemos(dir) })
 			e.Setenv("TZ", "UTC")
 			e.Setenv("D", dir)
 			e.Setenv("TMPDIR", dir)

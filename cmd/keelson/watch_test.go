@@ -34,8 +34,19 @@ func shortDir(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	t.Cleanup(func() { stopDemos(dir) })
 	return dir
+}
+
+// stopDemos ends what a test that failed may have left, and removes the directory.
+func stopDemos(dir string) {
+	demos, _ := filepath.Glob(filepath.Join(dir, "*", "demo.json")) // the pattern is good
+	for _, file := range demos {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		_, _ = demo.Stop(ctx, filepath.Dir(file)) // the test has failed already if there is something to stop
+		cancel()
+	}
+	_ = os.RemoveAll(dir)
 }
 
 // An interrupt is how following ends: exit code 0.
