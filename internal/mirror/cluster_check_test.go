@@ -183,6 +183,10 @@ func (c *cluster) admin() {
 			}
 		}
 	}
+	if at.st.Role == lineage.RoleSource && !at.serving && c.rng.IntN(3) == 0 { // rule 24: an administrator says that nobody took over
+		c.command(at, "force", Change{}, &Switch{To: at.name, Plan: fmt.Sprint("plan", c.nextID), Force: true})
+		return
+	}
 	switch c.rng.IntN(14) {
 	case 0:
 		c.command(at, "pause", Change{Action: "pause", Target: target}, nil)
