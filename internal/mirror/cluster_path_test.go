@@ -164,7 +164,7 @@ func (t *server) take(x *session, f any) {
 		t.pos = f.pos
 		x.up = append(x.up, frameAck{f.write})
 	case frameRecord:
-		t.inbox = append(t.inbox, RecordCame{f.record})
+		t.inbox = append(t.inbox, RecordCame{x.id, f.record})
 	case frameSettings:
 		t.inbox = append(t.inbox, SettingsCame{f.settings})
 	case frameCheckpoint:

@@ -51,6 +51,7 @@ func (m *Machine) link(node string) *link {
 
 // sourceEvent handles events of a source's links and of its plan. Those of an older session, or after the role is gone, are void.
 func (m *Machine) sourceEvent(ev Event) {
+	m.hangupStray(ev)
 	if !m.open {
 		return
 	}
@@ -80,6 +81,24 @@ func (m *Machine) sourceEvent(ev Event) {
 		m.answersWait()
 	case Drained, CheckedHere, CheckedThere:
 		m.planEvent(ev)
+	}
+}
+
+// hangupStray ends a session that came up although nobody wants it any more: it was hung up while it began.
+func (m *Machine) hangupStray(ev Event) {
+	target := ""
+	switch e := ev.(type) {
+	case LinkUp:
+		target = e.Target
+	case Compared:
+		target = e.Target
+	case InStep:
+		target = e.Target
+	default:
+		return
+	}
+	if l := m.links[target]; !m.open || l == nil || l.phase == idle {
+		m.emit(Hangup{target, "the session is not wanted any more"})
 	}
 }
 

@@ -122,7 +122,7 @@ func (s *script) targetLine(verb string, w *words) Event {
 	case "adopted":
 		return Adopted{Record: w.record("record", ""), Settings: s.m.st.Settings}
 	case "record":
-		return RecordCame{parseRecord(w, w.next())}
+		return RecordCame{Record: parseRecord(w, w.next())}
 	case "token":
 		h := lineage.Heir{Node: w.opt("heir", s.m.cfg.Self), Term: w.term("term", ""), Plan: w.opt("plan", "p1"), Record: w.record("record", "")}
 		h.Last = lineage.Position{Gen: w.gen("gen", "1"), Number: w.number(w.opt("last", "0"))}

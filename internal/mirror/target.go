@@ -57,8 +57,8 @@ func (m *Machine) adopted(e Adopted) {
 
 // recordCame: durable first, acknowledged then (rule 17).
 func (m *Machine) recordCame(e RecordCame) {
-	if m.st.Role != lineage.RoleTarget || e.Record.Epoch.Term.Less(m.st.Promised) {
-		return // of a session that is over: its source is deposed
+	if m.st.Role != lineage.RoleTarget || !m.in.is(e.ID) || e.Record.Epoch.Term.Less(m.st.Promised) {
+		return // of a session that is over
 	}
 	if m.st.Record.Epoch.Compare(e.Record.Epoch) < 0 {
 		m.save(func(st *lineage.Standing) { st.Record = e.Record })

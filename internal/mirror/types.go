@@ -184,7 +184,10 @@ type (
 		Settings lineage.Settings
 	}
 	// RecordCame and SettingsCame: frames of the stream. Followed by Save and then, for records, AckRecord.
-	RecordCame   struct{ Record lineage.Record }
+	RecordCame struct {
+		ID     uint64 // of SessionAsked; 0: of the one accepted last
+		Record lineage.Record
+	}
 	SettingsCame struct{ Settings lineage.Settings }
 	// TokenCame: a source hands its role to this server (rule 21). Exactly one Reply with the ID follows.
 	TokenCame struct {
