@@ -10,7 +10,6 @@ type Replica struct {
 	Record     Record
 	Unsure     bool   // it may hold more than its position says: a region is unknown, or it is in the middle of a resync
 	Reserved   uint64 // numbers of its own last generation up to this one may have been used; 0: not known
-	Serving    bool   // applications write to it
 	Discarding bool   // an administrator decided that its surplus is given up
 }
 

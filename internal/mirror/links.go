@@ -186,6 +186,9 @@ func (m *Machine) linkRefused(e LinkRefused) {
 	if l == nil {
 		return
 	}
+	if p := m.peer(e.Target); p.info.Promised.Less(e.Promised) {
+		p.info.Promised, p.ever = e.Promised, true
+	}
 	news := l.rule != e.Rule
 	l.failed = e.Rule == lineage.RuleDiskFailed
 	m.dropSession(l, e.Rule, e.Target+" refused: "+e.Message)

@@ -143,7 +143,7 @@ func (m *Machine) abort(r *switchover.Refusal) {
 func (m *Machine) commit() {
 	p := m.plan
 	term := lineage.Term{N: m.highestTerm() + 1, Node: p.data.To}
-	record := lineage.Record{Epoch: lineage.Epoch{Term: term}, Members: slices.Clone(m.st.Record.Members), Since: p.state.Number, After: m.st.Record.Epoch}
+	record := lineage.Record{Epoch: lineage.Epoch{Term: term}, Members: m.present(), Since: p.state.Number, After: m.st.Record.Epoch}
 	heir := lineage.Heir{Node: p.data.To, Term: term, Plan: p.data.ID, Last: *p.state.Here, Record: record, Settings: m.st.Settings.Clone()}
 	if m.omits("save-before-token") {
 		m.emit(CloseDevice{"handed over"}, DeliverToken{heir})
@@ -153,6 +153,14 @@ func (m *Machine) commit() {
 	m.closeDevice(fmt.Sprintf("%s is the next source", p.data.To))
 	m.token = token{command: p.command, started: p.started, deadline: m.now.Add(m.cfg.HoldMax)}
 	m.plan = nil
+}
+
+// present are the members of the record that the heir inherits: those in step. One that is lost now would only keep the
+// heir's first answers waiting; it is left out as if an answer had waited for it here, and joins when it is back.
+func (m *Machine) present() []string {
+	return slices.DeleteFunc(slices.Clone(m.st.Record.Members), func(node string) bool {
+		return node != m.cfg.Self && m.link(node).phase < inStep
+	})
 }
 
 // highestTerm is the greatest number of a term that this server has heard of.
