@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"keelson/internal/api"
 	"keelson/internal/api/apitest"
 	"keelson/internal/demo"
@@ -141,12 +143,9 @@ func restartByHand(t *testing.T, dir, node string) *exec.Cmd {
 	t.Helper()
 	for pid, n := range demo.Running(dir) {
 		if n == node {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
+			kill(t, pid)
 		}
 	}
-	until(t, "agent gone", func() bool { return len(demo.Running(dir)) == 2 })
 	if err := os.Remove(demo.Socket(dir, node)); err != nil {
 		t.Fatal(err)
 	}
@@ -157,8 +156,27 @@ func restartByHand(t *testing.T, dir, node string) *exec.Cmd {
 	}
 	client := api.NewSocketClient(demo.Socket(dir, node))
 	defer client.Close()
-	until(t, "agent answers", func() bool { _, err := client.Status(t.Context()); return err == nil })
+	until(t, "agent answers", func() bool {
+		_, err := client.Status(t.Context())
+		return err == nil
+	})
 	return c
+}
+
+// kill ends a process and waits until all of its threads are gone, and with them its sockets.
+func kill(t *testing.T, pid int) {
+	t.Helper()
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20_000); n != 1 {
+		t.Fatalf("process %d is not gone: %v", pid, err)
+	}
 }
 
 func until(t *testing.T, what string, condition func() bool) {

@@ -1,14 +1,15 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
-	"sort"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"keelson/internal/api"
 )
@@ -44,25 +45,33 @@ func Stop(ctx context.Context, dir string) ([]Stopped, error) {
 
 // stopAgents asks all to end, waits, and kills those that do not.
 func stopAgents(ctx context.Context, dir string) ([]Stopped, error) {
-	var stopped []Stopped
-	for pid, node := range Running(dir) {
-		stopped = append(stopped, Stopped{Node: node, PID: pid})
+	agents, err := handles(dir)
+	defer func() {
+		for _, h := range agents {
+			h.close()
+		}
+	}()
+	if err != nil {
+		return nil, err
 	}
-	sort.Slice(stopped, func(i, j int) bool { return stopped[i].Node < stopped[j].Node })
-	if err := signal(dir, stopped, syscall.SIGTERM); err != nil {
+	if err := signal(agents, unix.SIGTERM); err != nil {
 		return nil, err
 	}
 	soft, cancel := context.WithTimeout(ctx, stopTimeMax)
 	defer cancel()
-	left := gone(soft, dir, stopped)
+	left := gone(soft, agents)
 	if len(left) > 0 && ctx.Err() == nil {
-		if err := signal(dir, left, syscall.SIGKILL); err != nil {
+		if err := signal(left, unix.SIGKILL); err != nil {
 			return nil, err
 		}
-		for i := range stopped {
-			stopped[i].Killed = slices.Contains(left, stopped[i])
+		for _, h := range left {
+			h.Killed = true
 		}
-		left = gone(ctx, dir, left)
+		left = gone(ctx, left)
+	}
+	var stopped []Stopped
+	for _, h := range agents {
+		stopped = append(stopped, h.Stopped)
 	}
 	if len(left) > 0 {
 		return stopped, &api.Error{Code: api.Unfinished, Object: "demo " + dir, Message: "not all agents ended within the time limit",
@@ -71,37 +80,64 @@ func stopAgents(ctx context.Context, dir string) ([]Stopped, error) {
 	return stopped, nil
 }
 
-// signal sends a signal to the agents that still are agents of this demo. The handle is taken before that is looked at,
-// so that another process that got the number is never hit.
-func signal(dir string, agents []Stopped, sig syscall.Signal) error {
-	for _, a := range agents {
-		p, err := os.FindProcess(a.PID)
+// handle is a running agent. Its pidfd goes on naming that process when its number is given to another, and tells when
+// all of its threads have ended: only then are its sockets and locks free. (/proc shows it as gone before.)
+type handle struct {
+	Stopped
+	pidfd int
+}
+
+func (h *handle) close() { _ = unix.Close(h.pidfd) } // only the handle
+
+// handles are those of all agents of a demo that run, by node. They are to be closed, also with an error.
+func handles(dir string) ([]*handle, error) {
+	var agents []*handle
+	for pid, node := range Running(dir) {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if errors.Is(err, unix.ESRCH) {
+			continue
+		}
 		if err != nil {
-			continue // gone
+			return agents, api.Errorf(api.Failed, "agent "+node, "no handle of process %d: %v", pid, err)
 		}
-		if isAgent(a.PID, Config(dir, a.Node)) {
-			if err := p.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-				return api.Errorf(api.Failed, "agent "+a.Node, "process %d cannot be ended: %v", a.PID, err)
-			}
+		h := &handle{Stopped{Node: node, PID: pid}, fd}
+		if !isAgent(pid, Config(dir, node)) { // since the handle was taken it cannot become another's
+			h.close()
+			continue
 		}
-		_ = p.Release() // only the handle
+		agents = append(agents, h)
+	}
+	slices.SortFunc(agents, func(a, b *handle) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.PID, b.PID)) })
+	return agents, nil
+}
+
+// signal sends a signal to all; one that has ended needs none.
+func signal(agents []*handle, sig unix.Signal) error {
+	for _, h := range agents {
+		if err := unix.PidfdSendSignal(h.pidfd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return api.Errorf(api.Failed, "agent "+h.Node, "process %d cannot be ended: %v", h.PID, err)
+		}
 	}
 	return nil
 }
 
-// gone waits until the agents are gone and returns those that are not when ctx ends.
-func gone(ctx context.Context, dir string, agents []Stopped) []Stopped {
-	tick := time.NewTicker(pollEvery / 5)
-	defer tick.Stop()
-	for {
-		left := slices.DeleteFunc(slices.Clone(agents), func(a Stopped) bool { return !isAgent(a.PID, Config(dir, a.Node)) })
-		if len(left) == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return left
-		case <-tick.C:
+// gone waits until all have ended, and returns those that have not when ctx ends.
+func gone(ctx context.Context, agents []*handle) []*handle {
+	var left []*handle
+	for _, h := range agents {
+		for !h.ended() {
+			if ctx.Err() != nil {
+				left = append(left, h)
+				break
+			}
 		}
 	}
+	return left
+}
+
+// ended waits for a moment for the end of the process, and reports whether it has come.
+func (h *handle) ended() bool {
+	fds := []unix.PollFd{{Fd: int32(h.pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, int(pollEvery.Milliseconds()))
+	return err == nil && n == 1
 }
