@@ -132,7 +132,7 @@ func TestADiskErrorAtOpen(t *testing.T) {
 		must(t, l.Close())
 		f := &faulty{at: at, err: syscall.EIO}
 		fsys.Inject(f.hook)
-		l, err := Open(fsys, "/d/log", Options{})
+		_, err := Open(fsys, "/d/log", Options{})
 		fsys.Inject(nil)
 		if f.calls < at {
 			must(t, err)

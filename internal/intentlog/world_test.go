@@ -16,7 +16,7 @@ import (
 // The world of the crash tests: a volume of a few pages whose data file is on the same Mem as its log, a script of random
 // steps that uses the log as the data path does, and a record of everything that was promised.
 const (
-	worldRegions = 1100 // three pages
+	worldRegions = 600 // two pages
 	worldRegion  = 1024 // two sectors: a write can be torn
 	worldExtent  = 4 * worldRegion
 )
@@ -153,9 +153,9 @@ func (w *world) end(f *flight) error {
 func pattern(at lineage.Position, region int64) []byte {
 	b := make([]byte, worldRegion)
 	x := binary.LittleEndian.Uint64(at.Gen[8:])*31 + at.Number*0x9e3779b97f4a7c15 + uint64(region)*0xbf58476d1ce4e5b9
-	for i := 0; i < len(b); i += 8 {
-		x = x*6364136223846793005 + 1442695040888963407
-		binary.LittleEndian.PutUint64(b[i:], x|1)
+	binary.LittleEndian.PutUint64(b, x|1)
+	for n := 8; n < len(b); n *= 2 {
+		copy(b[n:], b[:n])
 	}
 	return b
 }
