@@ -31,6 +31,7 @@ var entrances = map[string][]string{
 	mirror:     {lineage, switchover},
 	vfs:        {block},
 	intentlog:  {block, lineage, vfs},
+	"internal/undo": {block, lineage, vfs},
 	// A volume knows Streams only through its own small interface: no peer here, and no socket (see noSockets).
 	// What it tells its owner are events of the mirror machine; it decides nothing.
 	volume: {block, lineage, resync, wire, mirror, vfs, intentlog},

@@ -322,7 +322,7 @@ func TestDamagedServer(t *testing.T) {
 	c.part("backing file smaller", func(t *testing.T) {
 		c.stop("c")
 		sh(t, "truncate", "-s", "32M", c.image("c"))
-		c.doesNotFollow("c", "larger")
+		c.doesNotFollow("c", "33554432")
 		sh(t, "truncate", "-s", "64M", c.image("c"))
 		c.start("c")
 		c.waitMirroring("a", "b", "c")

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -36,13 +37,13 @@ func tourSteps(block string) (steps []tourStep) {
 var (
 	variable = regexp.MustCompile(`[0-9a-f]{8,}|\d+(\.\d+)?`)
 	unit     = regexp.MustCompile(`N ?([KMGT]?i?B|[kKMGT]B|[mµn]?s|m)(/s)?\b`)
+	state    = regexp.MustCompile(`it is (Paused|Resync|ResyncPending|Mirroring)\b.*`) // as it was at that moment
 	spaces   = regexp.MustCompile(`[ \t─-]+`)
-	progress = regexp.MustCompile(`(?m)^.*\r`)
 )
 
 // shape is a text without what differs from run to run.
 func shape(text string) string {
-	text = variable.ReplaceAllString(progress.ReplaceAllString(strings.TrimSpace(text), ""), "N")
+	text = variable.ReplaceAllString(state.ReplaceAllString(strings.TrimSpace(text), "it is"), "N")
 	return spaces.ReplaceAllString(unit.ReplaceAllString(text, "N"), " ")
 }
 
@@ -88,7 +89,14 @@ func (c *cluster) tour(command string) string {
 	if strings.Contains(command, "status") || strings.Contains(command, "switchover") || strings.Contains(command, "cmp") {
 		c.wait("the mirrors rest", settleMax, c.resting)
 	}
-	out := sh(c.t, "bash", "-c", line)
+	cmd := exec.Command("bash", "-c", line)
+	var progress strings.Builder // standard error: what went on meanwhile, which no two runs have alike
+	cmd.Stderr = &progress
+	printed, err := cmd.Output()
+	if err != nil {
+		c.t.Fatalf("$ %s: %v\n%s%s", line, err, printed, progress.String())
+	}
+	out := string(printed)
 	return strings.ReplaceAll(strings.ReplaceAll(out, c.dir, "/tmp/k"), keelson, "./keelson")
 }
 

@@ -21,7 +21,11 @@ type line struct {
 }
 
 // result counts tests: functions and their named parts.
-type result struct{ passed, failed, skipped int }
+type result struct {
+	passed, failed, skipped int
+
+	blamed map[string]bool // packages with a failed test of their own
+}
 
 func main() {
 	counts := flag.String("counts", "", "file to which a line PASSED FAILED SKIPPED is added")
@@ -42,7 +46,7 @@ func main() {
 
 // read turns events into a report on out. Output of a test is kept until the test ends, and printed only if it failed.
 func read(in io.Reader, out io.Writer) (result, error) {
-	var r result
+	r := result{blamed: map[string]bool{}}
 	kept := map[string]*strings.Builder{}
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 16<<20)
@@ -77,7 +81,9 @@ func (r *result) end(out io.Writer, l line, said *strings.Builder) {
 	case l.Action == "build-fail":
 		fmt.Fprint(out, text)
 	case l.Test == "" && l.Action == "fail":
-		r.failed++ // a build or TestMain that failed, or a panic, has no test of its own to count
+		if !r.blamed[l.Package] {
+			r.failed++ // a build or TestMain that failed, or a panic, has no test of its own to count
+		}
 		fmt.Fprintf(out, "%sFAIL  %s\n", text, l.Package)
 	case l.Test == "" && l.Action == "pass":
 		fmt.Fprintf(out, "ok    %s  %.1f s\n", l.Package, l.Elapsed)
@@ -87,6 +93,7 @@ func (r *result) end(out io.Writer, l line, said *strings.Builder) {
 		r.passed++
 	case l.Action == "fail":
 		r.failed++
+		r.blamed[l.Package] = true
 		fmt.Fprint(out, text)
 	default:
 		r.skipped++
