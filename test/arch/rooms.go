@@ -23,14 +23,14 @@ const (
 // entrances says for each room which other rooms it may enter (import). A room's own subfolders belong to it. A room
 // that is not in the table fails TestRooms: whoever builds one decides here, in one line, who may enter it.
 var entrances = map[string][]string{
-	block:      {},
-	lineage:    {},
-	resync:     {block, lineage},
-	switchover: {lineage},
-	wire:       {lineage},
-	mirror:     {lineage, switchover},
-	vfs:        {block},
-	intentlog:  {block, lineage, vfs},
+	block:           {},
+	lineage:         {},
+	resync:          {block, lineage},
+	switchover:      {lineage},
+	wire:            {lineage},
+	mirror:          {lineage, switchover},
+	vfs:             {block},
+	intentlog:       {block, lineage, vfs},
 	"internal/undo": {block, lineage, vfs},
 	// A volume knows Streams only through its own small interface: no peer here, and no socket (see noSockets).
 	// What it tells its owner are events of the mirror machine; it decides nothing.

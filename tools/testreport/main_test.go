@@ -13,7 +13,7 @@ func TestReport(t *testing.T) {
 {"Action":"fail","Package":"p","Test":"TestB"}
 {"Action":"skip","Package":"p","Test":"TestC"}
 {"Action":"fail","Package":"p"}
-{"Action":"build-output","ImportPath":"q","Output":"q.go:1: wrong\nFAIL  q\n"}
+{"Action":"build-output","ImportPath":"q","Output":"q.go:1: wrong\n"}
 {"Action":"build-fail","ImportPath":"q"}
 {"Action":"fail","Package":"q"}
 {"Action":"skip","Package":"nothing"}
