@@ -16,7 +16,7 @@ import (
 // The world of the crash tests: a volume of a few pages whose data file is on the same Mem as its log, a script of random
 // steps that uses the log as the data path does, and a record of everything that was promised.
 const (
-	worldRegions = 600 // two pages
+	worldRegions = 600  // two pages
 	worldRegion  = 1024 // two sectors: a write can be torn
 	worldExtent  = 4 * worldRegion
 )
