@@ -41,14 +41,15 @@ func (l *Log) usable() error {
 func (l *Log) fail(err error) { l.failed.CompareAndSwap(nil, &err) }
 
 // durable judges the outcome of I/O. No room on a write is returned and may be tried again: what was there before is
-// still there. Anything else, and whatever a sync says, makes the log failed: the kernel forgets what it could not write.
+// still there. Any other error of a file, and whatever a sync says, makes the log failed: the kernel forgets what it could
+// not write.
 func (l *Log) durable(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
 	err = fmt.Errorf("intent log %s: %s: %w", l.dir, doing, err)
 	var v *vfs.Error
-	if errors.Is(err, vfs.ErrNoSpace) && errors.As(err, &v) && v.Op != "sync" && v.Op != "syncdir" {
+	if !errors.As(err, &v) || errors.Is(err, vfs.ErrNoSpace) && v.Op != "sync" && v.Op != "syncdir" {
 		return err
 	}
 	l.fail(fmt.Errorf("%w: %w", ErrFailed, err))

@@ -42,10 +42,10 @@ func (s *floorStore) position() lineage.Position {
 }
 
 // SetFloor makes durable that everything up to the position is durable here, which the caller has seen to before
-// (rule 10). Within a generation it never lowers the floor.
+// (rule 10). It never lowers the floor: a lower number of its generation, or an older generation of the history, is past already.
 func (l *Log) SetFloor(p lineage.Position) error {
 	l.floor.wish(p)
-	saved := l.savedHeader()
+	saved, history := l.savedHeader()
 	l.floor.mu.Lock()
 	defer l.floor.mu.Unlock()
 	if err := l.usable(); err != nil {
@@ -55,6 +55,9 @@ func (l *Log) SetFloor(p lineage.Position) error {
 	if r.position.Gen == p.Gen && r.position.Number >= p.Number {
 		return nil
 	}
+	if i := history.Find(p.Gen); i >= 0 && i < history.Find(r.position.Gen) {
+		return nil
+	}
 	r.position = l.floor.furthest(p)
 	return l.writeFloor("set the floor", r, saved)
 }
@@ -62,7 +65,7 @@ func (l *Log) SetFloor(p lineage.Position) error {
 // ResetFloor sets the floor to the position also if that lowers it: a replica gives up writes that it had durably
 // (rule 12). Call it before the Save that cuts history and position back.
 func (l *Log) ResetFloor(p lineage.Position) error {
-	saved := l.savedHeader()
+	saved, _ := l.savedHeader()
 	l.floor.mu.Lock()
 	defer l.floor.mu.Unlock()
 	if err := l.usable(); err != nil {
@@ -81,7 +84,7 @@ func (l *Log) Reserve(n uint64) error {
 	if n > lineage.NumberMax {
 		return fmt.Errorf("intent log %s: number %d is above the greatest of a volume, %d: make a new volume", l.dir, n, uint64(lineage.NumberMax))
 	}
-	saved := l.savedHeader()
+	saved, _ := l.savedHeader()
 	l.floor.mu.Lock()
 	defer l.floor.mu.Unlock()
 	if err := l.usable(); err != nil {
@@ -102,10 +105,11 @@ func (l *Log) Reserved() uint64 {
 	return l.floor.record.reserved
 }
 
-func (l *Log) savedHeader() uint64 {
+// savedHeader is the sequence and the history of the durable header. The history is not changed in place.
+func (l *Log) savedHeader() (uint64, lineage.History) {
 	l.header.mu.Lock()
 	defer l.header.mu.Unlock()
-	return l.header.saved
+	return l.header.saved, l.header.doc.History
 }
 
 // wish notes a position for whoever writes the next record.

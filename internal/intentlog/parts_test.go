@@ -3,6 +3,7 @@ package intentlog
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,7 @@ func TestFloorNeverGoesDown(t *testing.T) {
 	must(t, l.Save(func(h *Header) { h.History = lineage.History{{ID: gen(1)}, {ID: gen(2)}}; h.Position = at(1, 5) }))
 	for _, step := range []struct {
 		set, want lineage.Position
-	}{{at(1, 3), at(1, 5)}, {at(1, 7), at(1, 7)}, {at(1, 6), at(1, 7)}, {at(2, 9), at(2, 9)}, {at(2, 8), at(2, 9)}} {
+	}{{at(1, 3), at(1, 5)}, {at(1, 7), at(1, 7)}, {at(1, 6), at(1, 7)}, {at(2, 9), at(2, 9)}, {at(2, 8), at(2, 9)}, {at(1, 99), at(2, 9)}} {
 		must(t, l.SetFloor(step.set))
 		if got := l.Floor(); got != step.want {
 			t.Errorf("after SetFloor(%v) the floor is %v, not %v", step.set, got, step.want)
@@ -130,6 +131,7 @@ func TestGroupCommit(t *testing.T) {
 		return len(l.hot.next.extents)
 	}
 	for waiting() < 100 {
+		runtime.Gosched()
 	}
 	close(gate)
 	wg.Wait()
@@ -406,4 +408,16 @@ func TestRemove(t *testing.T) {
 	must(t, Remove(fsys, "/d/log"))
 	fsys.CrashPower()
 	mustCreate(t, fsys, 100, lineage.Unknown)
+}
+
+func TestAHeaderThatCannotBeEncodedIsNoDiskError(t *testing.T) {
+	l := mustCreate(t, vfs.NewMem(1), 100, lineage.Unknown)
+	if err := l.Save(func(h *Header) { h.Name, h.Anchor = "other", rawJSON("{") }); err == nil || errors.Is(err, ErrFailed) {
+		t.Fatal(err)
+	}
+	must(t, l.Save(func(h *Header) {
+		if h.Name != "data" || h.Anchor != nil {
+			t.Error("the change that failed is there")
+		}
+	}))
 }
