@@ -26,9 +26,16 @@ func (a *app) finish(err error) int {
 	e := a.asError(err)
 	a.report(e)
 	if a.json || slices.Contains(os.Args, "--json") { // flags may not have been read when they were wrong
-		_ = a.document(api.ErrorDocument{Error: e}) // nothing to do about a stream that is closed
+		_ = a.document(errorDocument{e, e}) // nothing to do about a stream that is closed
 	}
 	return int(e.Code)
+}
+
+// errorDocument is what --json prints of an error: its fields (code, rule, message, ...), and the same under "error",
+// where a program that reads results finds it without a second look.
+type errorDocument struct {
+	*api.Error
+	Nested *api.Error `json:"error"`
 }
 
 // asError makes an api.Error of any error that a command ended with.

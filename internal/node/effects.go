@@ -10,6 +10,7 @@ import (
 	"keelson/internal/lineage"
 	"keelson/internal/mirror"
 	"keelson/internal/peer"
+	"keelson/internal/switchover"
 	"keelson/internal/volume"
 	"keelson/internal/wire"
 )
@@ -75,8 +76,6 @@ func (a *vol) do(effect mirror.Effect) error {
 		a.v.DropSession(e.Why)
 	case mirror.AckRecord:
 		return a.v.AckRecord(e.Epoch)
-	case mirror.Reply:
-		a.reply(e)
 	case mirror.PlanStep:
 		a.planStep(e)
 	case mirror.Note:
@@ -108,6 +107,9 @@ func (a *vol) planStep(s mirror.PlanStep) {
 	a.mu.Unlock()
 	if watch != nil {
 		watch(s)
+	}
+	if s.State == "done" && (s.Name == switchover.StepCommit || s.Name == switchover.StepServe) {
+		a.note("info", "volume "+a.name, "", "switchover: "+s.Text, "")
 	}
 	a.n.log.Info("switchover", "volume", a.name, "plan", s.Plan, "step", s.Name, "state", s.State)
 }

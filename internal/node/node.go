@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"keelson/internal/api"
@@ -50,7 +51,8 @@ type Node struct {
 
 // Run runs an agent until ctx ends; then it stops cleanly. It returns an error if it cannot start or did not stop cleanly.
 func Run(ctx context.Context, cfg *config.Agent, log *slog.Logger, version string) error {
-	lock, err := lockState(cfg.State)
+	var lock vfs.File
+	err := patiently(ctx, vfs.ErrInUse, func() (err error) { lock, err = lockState(cfg.State); return err })
 	if err != nil {
 		return err
 	}
@@ -112,13 +114,39 @@ func lockState(dir string) (vfs.File, error) {
 	}
 	lock, err := vfs.OS.Open(filepath.Join(dir, "agent.lock"), vfs.Create|vfs.Lock)
 	if errors.Is(err, vfs.ErrInUse) {
-		return nil, fmt.Errorf("state directory %s is in use by another agent; stop that one, or give this one a directory of its own", dir)
+		return nil, fmt.Errorf("state directory %s is in use by another agent; stop that one, or give this one a directory of its own: %w", dir, err)
 	}
 	return lock, err
 }
 
+// A killed agent may hold its port and its lock for a moment longer than it can be seen: whoever starts right after it
+// tries again for so long.
+const (
+	startPatience = 3 * time.Second
+	startRetry    = 50 * time.Millisecond
+)
+
+// patiently repeats what fails with that error.
+func patiently(ctx context.Context, passing error, try func() error) error {
+	for end := time.Now().Add(startPatience); ; {
+		err := try()
+		if !errors.Is(err, passing) || time.Now().After(end) {
+			return err
+		}
+		select {
+		case <-time.After(startRetry):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
 func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
-	server, err := peer.Listen(n.cfg.Listen.Address, n.id, peer.Handlers{Stream: n.streamCame, Control: n.control()}, n.peerOptions())
+	var server *peer.Server
+	err = patiently(ctx, syscall.EADDRINUSE, func() (err error) {
+		server, err = peer.Listen(n.cfg.Listen.Address, n.id, peer.Handlers{Stream: n.streamCame, Control: n.control(), Rejected: n.rejected}, n.peerOptions())
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -150,6 +178,11 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	n.log.Info("agent started", "node", n.cfg.Node, "cluster", n.id.Cluster, "version", n.version, "listen", server.Addr(), "socket", n.cfg.API.Socket)
 	<-ctx.Done()
 	return nil
+}
+
+// rejected notes a connection that was turned away.
+func (n *Node) rejected(addr string, err error) {
+	n.log.Warn("connection refused", "from", addr, "err", err)
 }
 
 // spawn runs f in a goroutine that the node waits for.

@@ -162,9 +162,15 @@ func (a *vol) step(e mirror.Event) {
 		return
 	}
 	a.crashBefore(e)
+	a.tell(e)
 	before := a.view.Load()
 	effects := a.m.Step(time.Now(), e)
+	var replies []mirror.Reply // given when the status shows what they speak of
 	for _, effect := range effects {
+		if r, ok := effect.(mirror.Reply); ok {
+			replies = append(replies, r)
+			continue
+		}
 		if err := a.do(effect); err != nil {
 			a.fail(fmt.Errorf("%T: %w", effect, err))
 			break
@@ -172,8 +178,27 @@ func (a *vol) step(e mirror.Event) {
 	}
 	view := a.m.View()
 	a.view.Store(&view)
+	for _, r := range replies {
+		a.reply(r)
+	}
 	if len(effects) > 0 || differs(before, &view) {
 		a.n.bump()
+	}
+}
+
+// tell makes events of what an administrator wants to read about resyncs: the kind, the rule, the bytes before and after.
+func (a *vol) tell(e mirror.Event) {
+	switch e := e.(type) {
+	case mirror.Compared:
+		if r := a.v.Status(time.Now()).Links[e.Target].Resync; e.Kind != "none" && r != nil {
+			a.note("info", fmt.Sprintf("mirror %s->%s", a.n.cfg.Node, e.Target), r.Rule, fmt.Sprintf("%s resync of %d bytes begins", e.Kind, e.Bytes), "")
+		}
+	case mirror.InStep:
+		if r := a.v.Status(time.Now()).Links[e.Target]; r.Resync != nil && r.Session == e.Session && r.Resync.Done {
+			p := r.Resync.Progress
+			a.note("info", fmt.Sprintf("mirror %s->%s", a.n.cfg.Node, e.Target), r.Resync.Rule,
+				fmt.Sprintf("%s resync ended: %d bytes sent, %d found equal or empty", r.Resync.Kind, p.Sent, p.Skipped), "")
+		}
 	}
 }
 

@@ -85,6 +85,11 @@ func (f *osFile) admit(device bool, flags Flag) error {
 	if err := unix.SetNonblock(f.fd, false); err != nil {
 		return fail("open", f.path, 0, err)
 	}
+	if f.device && flags&ReadOnly == 0 {
+		if ro, err := unix.IoctlGetInt(f.fd, unix.BLKROGET); err == nil && ro != 0 { // Linux opens it all the same
+			return fail("open", f.path, 0, unix.EROFS)
+		}
+	}
 	if f.device || flags&Lock == 0 {
 		return nil
 	}

@@ -264,11 +264,9 @@ func (l *link) acked(written, durable uint64) {
 		l.caught = true
 		tell = mirror.Caught{Target: l.target, Session: l.session}
 	}
-	if !l.stream.Buffered() || tell != nil {
-		v.settle(&out)
-		if v.held {
-			v.freed.Broadcast()
-		}
+	v.settle(&out)
+	if v.held {
+		v.freed.Broadcast()
 	}
 	v.mu.Unlock()
 	out.complete()

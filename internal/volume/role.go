@@ -67,6 +67,8 @@ func (v *Volume) begin(s *lineage.Standing) error {
 	if err != nil {
 		return err
 	}
+	v.ckptMu.Lock() // no checkpoint may cool them before they have their versions
+	defer v.ckptMu.Unlock()
 	if unknown := v.log.UnknownExtents(); len(unknown) > 0 {
 		if err := v.log.MarkHot(unknown); err != nil {
 			return v.logError(err)

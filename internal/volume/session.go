@@ -177,7 +177,7 @@ func (s *session) apply(h wire.Header, body *block.Buffer) error {
 		if err := wire.Unmarshal(h.Type, body.Bytes, &r); err != nil {
 			return err
 		}
-		v.post(mirror.RecordCame{Record: r})
+		v.post(mirror.RecordCame{ID: s.id, Record: r})
 	case wire.TypeSettings:
 		var set lineage.Settings
 		if err := wire.Unmarshal(h.Type, body.Bytes, &set); err != nil {
