@@ -1,0 +1,106 @@
+package undo
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+
+	"keelson/internal/vfs"
+)
+
+var (
+	crashSeeds = flag.Uint64("crash.seeds", 4, "scripts that crash at some of their calls, besides the one that does at all of them")
+	crashEvery = flag.Int("crash.every", 5, "which of their calls: every n-th")
+)
+
+// world lives, crashes and compares.
+type world interface {
+	live(steps int, plan crashPlan, script uint64, power bool) error
+	made() int  // calls in the last life
+	steps() int // of a first life
+}
+
+func (w *crasher) made() int { return w.calls }
+
+func (w *logWorld) steps() int   { return 30 }
+func (w *storeWorld) steps() int { return 12 } // each is a dozen calls
+
+func newLogWorld(seed int64, left protection) world {
+	return &logWorld{crasher: crasher{mem: vfs.NewMem(seed), left: left}}
+}
+
+func newStoreWorld(seed int64, left protection) world {
+	return &storeWorld{crasher: crasher{mem: vfs.NewMem(seed), left: left}, kept: map[string][]Image{}, keepTried: map[string][]Image{}}
+}
+
+// matrix runs one script with a crash at every n-th of its I/O calls, each of four kinds, and further lives after it.
+func matrix(make func(int64, protection) world, seed uint64, left protection, every int) (runs int, err error) {
+	for call := 1 + int(seed)%every; ; call += every {
+		ended := false
+		for k, kind := range []struct{ power, torn bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
+			w := make(int64(seed)<<20+int64(call)<<2+int64(k), left)
+			err := w.live(w.steps(), crashPlan{call, kind.torn}, seed, kind.power)
+			ended = w.made() < call
+			for life := 1; err == nil && life < 4; life++ {
+				again := crashPlan{1 + (call*7+life*13)%50, (call+life)%2 == 0}
+				err = w.live(w.steps()*2/3, again, seed+uint64(call*life), (call+life)%3 > 0)
+			}
+			if err == nil {
+				err = w.live(5, crashPlan{}, seed, true)
+			}
+			if err == nil {
+				err = w.live(0, crashPlan{}, seed, true)
+			}
+			if runs++; err != nil {
+				return runs, fmt.Errorf("seed %d, crash at call %d (power %v, torn %v): %w", seed, call, kind.power, kind.torn, err)
+			}
+		}
+		if ended {
+			return runs, nil
+		}
+	}
+}
+
+func crashEverywhere(t *testing.T, make func(int64, protection) world) {
+	every := 1
+	if raceDetector { // ten times slower, and there is one goroutine
+		every = 4 * *crashEvery
+	}
+	for seed := range *crashSeeds + 1 {
+		runs, err := matrix(make, seed, 0, every)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("seed %d: %d runs of 5 crashes", seed, runs)
+		every = max(every, *crashEvery)
+	}
+}
+
+func TestLogCrashAtEveryCall(t *testing.T) { crashEverywhere(t, newLogWorld) }
+
+func TestSalvageCrashAtEveryCall(t *testing.T) { crashEverywhere(t, newStoreWorld) }
+
+// TestEveryProtectionIsNeeded leaves one out at a time: then the same crashes must break a promise.
+func TestEveryProtectionIsNeeded(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		make func(int64, protection) world
+		left protection
+	}{
+		{"save is synced", newLogWorld, saveSynced}, {"images name their anchor", newLogWorld, imagesNamed},
+		{"a torn tail is cut", newLogWorld, tailCut}, {"an anchor is synced", newLogWorld, anchorSynced},
+		{"an anchor's name is synced", newLogWorld, nameSynced}, {"sync at open", newLogWorld, syncAtOpen}, {"a rollback's note is synced", newLogWorld, noteSynced},
+		{"a salvage is synced", newStoreWorld, salvageSynced}, {"a salvage's name is synced", newStoreWorld, salvageNamed},
+		{"a salvage is written apart", newStoreWorld, salvageApart}, {"names are synced at open", newStoreWorld, syncAtOpen},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for seed := uint64(0); seed < 60; seed++ {
+				if runs, err := matrix(c.make, seed, c.left, 3); err != nil {
+					t.Logf("noticed after %d runs: %v", runs, err)
+					return
+				}
+			}
+			t.Error("left out, and no crash noticed")
+		})
+	}
+}
