@@ -69,7 +69,7 @@ func remote(nc net.Conn) string {
 	}
 	var cred *unix.Ucred
 	if rc, err := u.SyscallConn(); err == nil {
-		rc.Control(func(fd uintptr) { cred, _ = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+		_ = rc.Control(func(fd uintptr) { cred, _ = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
 	}
 	if cred == nil {
 		return "unix socket"

@@ -106,7 +106,7 @@ func (c *conn) answer(o option) (picked bool, err error) {
 	case p.OptExportName:
 		return c.optExportName(o)
 	case p.OptAbort:
-		c.reply(o.id, p.RepAck, nil)
+		_ = c.reply(o.id, p.RepAck, nil)
 		return false, errDone
 	case p.OptList:
 		return false, c.optList(o)

@@ -75,7 +75,7 @@ func (c *conn) handle(h nbdproto.Request) error {
 	}
 	errno := c.check(h)
 	if h.Cmd == nbdproto.CmdWrite && h.Len > nbdproto.PayloadBytesMax {
-		c.refuse(h, nbdproto.EINVAL)
+		_ = c.refuse(h, nbdproto.EINVAL)
 		return fmt.Errorf("%w: %d bytes", errTooLong, h.Len)
 	}
 	if errno != 0 {

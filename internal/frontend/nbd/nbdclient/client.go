@@ -203,8 +203,8 @@ func (c *Client) Close() error {
 	c.nc.SetDeadline(time.Now().Add(time.Second))
 	var b [nbdproto.RequestBytes]byte
 	nbdproto.Request{Cmd: nbdproto.CmdDisc}.Encode(b[:])
-	c.w.Write(b[:])
-	c.w.Flush()
+	_, _ = c.w.Write(b[:])
+	_ = c.w.Flush()
 	c.wmu.Unlock()
 	<-c.gone
 	return nil
