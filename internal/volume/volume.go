@@ -110,7 +110,6 @@ type Volume struct {
 
 	waiting  queue // writes that are not answered, by number
 	flushes  queue // flushes and FUA writes that are not answered
-	toFlush  queue // those the flusher has not taken yet
 	answered uint64
 	floored  uint64 // number up to which everything is durable here, as SetFloor noted it
 	flooring uint64 // ... or is about to
