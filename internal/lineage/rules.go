@@ -63,6 +63,13 @@ const (
 	RuleUnservedTerm = "unserved-term"
 	RuleUnknownThere = "unknown-there"
 
+	// Forced take-overs and split brains.
+	RuleSourceAlive    = "source-alive"
+	RuleBehindSurvivor = "behind-survivor"
+	RuleForced         = "forced"
+	RuleOverruled      = "overruled"
+	RuleNoSplitBrain   = "no-split-brain"
+
 	// The in-sync set.
 	RuleShrink = "in-sync-shrinks"
 	RuleAdmit  = "in-sync-grows"
@@ -114,8 +121,14 @@ var Rules = []Rule{
 
 	{RuleBootWait, "a server that was source opens nothing until every member has answered and none knows a newer source", "bring the silent servers back; or, if they surely did not take over: keelson switchover VOLUME --to SELF --force"},
 	{RuleNewerTerm, "another server became source in a newer term while this one was away", "nothing: this server becomes a target when the new source reaches it"},
-	{RuleUnservedTerm, "a server has promised to follow a newer term in which nobody serves", "bring the server back that the term names; it settles the matter"},
+	{RuleUnservedTerm, "a server has promised to follow a newer term in which nobody serves", "bring the server back that the term names: it gives the term up when it is asked"},
 	{RuleUnknownThere, "a member of the in-sync set says that it does not know the volume, so it cannot say whether somebody took over", "see that it runs with its own state directory; or, if it lost it for good: keelson switchover VOLUME --to SELF --force"},
+
+	{RuleSourceAlive, "a server that was asked serves the volume, or is connected to one that does: it is not lost", "switch over without --force; or, if that server is surely gone, ask again when its connections have timed out"},
+	{RuleBehindSurvivor, "another server that was reached may hold answered writes that this one lacks", "make that server the source first, then switch over to this one; or take over without them (--no-catch-up)"},
+	{RuleForced, "an administrator made this server the source without the old one", "bring the old source back: it becomes a target by itself, or shows a split brain"},
+	{RuleOverruled, "a term was promised for a take-over that did not happen; its server gave it up and the source goes on in a newer one", ""},
+	{RuleNoSplitBrain, "nothing known here shows two sides of the volume", "look at the status of each server; ask again when they see each other"},
 
 	{RuleShrink, "a member was lost and left the in-sync set before anything was answered without it", "nothing: it comes back by itself when its server is reachable"},
 	{RuleAdmit, "the target holds everything answered, durably, and joined the in-sync set", ""},

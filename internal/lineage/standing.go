@@ -22,6 +22,9 @@ type Standing struct {
 	Record   Record   `json:"record"`
 	Heir     *Heir    `json:"heir,omitempty"` // while Role is handed
 	Settings Settings `json:"settings"`
+	// Discard: an administrator decided that this replica's surplus is given up. Cleared when it has followed a source to
+	// the end of a resync.
+	Discard bool `json:"discard,omitempty"`
 }
 
 // Heir is the token of a planned switchover (rule 21): repeated until its server is seen to serve.

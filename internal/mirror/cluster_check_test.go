@@ -214,7 +214,7 @@ func (c *cluster) command(at *server, text string, change Change, sw *Switch) {
 	}
 	c.nextID++
 	c.commands[c.nextID] = &ask{at, text}
-	at.inbox = append(at.inbox, Command{c.nextID, change, sw})
+	at.inbox = append(at.inbox, Command{ID: c.nextID, Change: change, Switch: sw})
 }
 
 // finale: all failures end, the administrator continues every mirror; exactly one source and equal copies must come out.

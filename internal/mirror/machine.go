@@ -52,6 +52,7 @@ const (
 	defaultHoldMax  = 10 * time.Second
 	defaultJoinWait = 5 * time.Second
 	defaultBootWait = 30 * time.Second
+	defaultFenceMax = 3 * time.Second
 	defaultRetryMin = 100 * time.Millisecond
 	defaultRetryMax = 5 * time.Second
 )
@@ -61,6 +62,7 @@ func New(cfg Config, s lineage.Standing) *Machine {
 	cfg.HoldMax = cmp.Or(cfg.HoldMax, defaultHoldMax)
 	cfg.JoinWait = cmp.Or(cfg.JoinWait, defaultJoinWait)
 	cfg.BootWait = cmp.Or(cfg.BootWait, defaultBootWait)
+	cfg.FenceMax = cmp.Or(cfg.FenceMax, defaultFenceMax)
 	cfg.RetryMin = cmp.Or(cfg.RetryMin, defaultRetryMin)
 	cfg.RetryMax = cmp.Or(cfg.RetryMax, defaultRetryMax)
 	return &Machine{cfg: cfg, st: s.Clone(), peers: map[string]*peer{}, links: map[string]*link{}}

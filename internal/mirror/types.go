@@ -21,6 +21,7 @@ type Config struct {
 	RetryMin    time.Duration // back-off of dialing a target and of repeating a token (default 100 ms .. 5 s)
 	RetryMax    time.Duration
 	ShrinkAfter time.Duration // how long an answer waits for a member whose session is down before the record shrinks (default 0: at once)
+	FenceMax    time.Duration // how long a forced take-over waits for the promises of the other servers (default 3 s)
 
 	omit string // tests only: the protection that is left out, to show that the tests notice
 }
@@ -36,6 +37,7 @@ type PeerInfo struct {
 	Settings   lineage.Settings `json:"settings"`
 	History    lineage.History  `json:"history"`
 	Position   lineage.Position `json:"position"`
+	Floor      lineage.Position `json:"floor"`
 	Consistent string           `json:"consistent"`
 }
 
@@ -61,9 +63,11 @@ type (
 	}
 	// Command of an administrator. Exactly one Reply effect with its ID follows, now or later.
 	Command struct {
-		ID     uint64
-		Change Change // what to change in the settings; or
-		Switch *Switch
+		ID      uint64
+		Change  Change // what to change in the settings; or
+		Switch  *Switch
+		Resolve *Resolve
+		Mine    Own // as it is now; needed for a Switch with Force and for Resolve
 	}
 )
 
@@ -83,7 +87,10 @@ type Switch struct {
 	To    string
 	Plan  string        // a random id
 	Limit time.Duration // 0: Config.HoldMax
-	Force bool          // here only: open a source that waits for peers that do not answer (rule 24)
+	// Force makes this server, To, the source without the old one: a source that waits at its start for peers that do not
+	// answer (rule 24), or a forced take-over (rule 22).
+	Force     bool
+	NoCatchUp bool // with Force: although another survivor may hold answered writes that this server lacks
 }
 
 // Events of the source's links to its targets. Session numbers grow; an event of an older session is ignored.
@@ -198,13 +205,15 @@ type (
 	}
 )
 
-// Own is what the data path knows of this replica at that moment.
+// Own is what the data path knows of this replica at that moment. In the middle of a resync History, Position and Floor
+// are those of the undo anchor, if there is one (rule 12).
 type Own struct {
 	History    lineage.History
 	Position   lineage.Position
-	Consistent string
-	Reserved   uint64 // numbers up to this one may have been used by this server as source; 0: not known
-	Unknown    bool   // some region is unknown
+	Floor      lineage.Position // durable up to here
+	Consistent string           // "yes" | "rolling": in a resync that can be rolled back | "no"
+	Reserved   uint64           // numbers up to this one may have been used by this server as source; 0: not known
+	Unknown    bool             // some region is unknown
 	Failed     bool
 }
 
@@ -268,12 +277,13 @@ type (
 	DropSession struct{ Why string }
 	// AckRecord says to the source that the record is durable here.
 	AckRecord struct{ Epoch lineage.Epoch }
-	// Reply ends a Command or TokenCame. Rule "" and Err "" is success. Unfinished: not done within its limit, but it goes
-	// on (exit code 4); without it a Rule is a refusal that changed nothing (exit code 3).
+	// Reply ends a Command, TokenCame, FenceAsked or GiveUpAsked. Rule "" and Err "" is success. Unfinished: not done within
+	// its limit, but it goes on (exit code 4); without it a Rule is a refusal that changed nothing (exit code 3).
 	Reply struct {
 		ID             uint64
 		Rule, Err, Fix string
 		Unfinished     bool
+		Better         string // with the rule behind-survivor: the server that ought to become source first
 	}
 	// PlanStep tells whoever watches that a step of the plan began or ended: State is running | done | failed.
 	PlanStep struct{ Plan, Name, Text, State string }
