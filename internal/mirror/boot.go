@@ -22,7 +22,7 @@ type boot struct {
 const askEvery = 250 * time.Millisecond
 
 func (m *Machine) bootStart() {
-	if m.neverJoined() {
+	if m.neverJoined() && !m.st.Served.Less(m.st.Promised) {
 		m.openAsSource()
 		return
 	}
@@ -37,10 +37,13 @@ func (m *Machine) neverJoined() bool {
 
 // bootSettle asks those who have not answered and opens when nothing speaks against it.
 func (m *Machine) bootSettle() {
-	if !m.boot.waiting {
+	if !m.boot.waiting || m.force != nil {
 		return
 	}
 	silent := m.judgePeers()
+	if !m.boot.waiting { // a promise was overruled
+		return
+	}
 	if m.boot.rule == "" {
 		m.openAsSource()
 		return
@@ -62,15 +65,12 @@ func (m *Machine) judgePeers() (silent bool) {
 	b := &m.boot
 	b.rule, b.reason = "", ""
 	var quiet, strangers []string
-	promised := ""
 	for _, node := range m.others() {
 		p := m.peer(node)
 		switch {
 		case p.up && p.info.Known:
 			switch rule, reason := m.knowsNewer(node, p.info); rule {
 			case "":
-			case lineage.RuleUnservedTerm:
-				promised = reason
 			default:
 				b.rule, b.reason = rule, reason
 				return false
@@ -82,13 +82,8 @@ func (m *Machine) judgePeers() (silent bool) {
 			quiet = append(quiet, node)
 		}
 	}
-	switch {
-	case promised != "" && len(quiet) > 0:
-		b.rule, b.reason = lineage.RuleNewerTerm, promised
-		return false
-	case promised != "":
-		b.rule, b.reason = lineage.RuleUnservedTerm, promised
-		return false
+	if top, by := m.unserved(); by != "" {
+		return m.judgePromise(top, by, len(quiet)+len(strangers) == 0)
 	}
 	if len(strangers) > 0 {
 		b.rule = lineage.RuleUnknownThere
@@ -102,6 +97,24 @@ func (m *Machine) judgePeers() (silent bool) {
 	return false
 }
 
+// judgePromise: somebody promised a term in which nobody who answered serves. If all have answered it is overruled.
+func (m *Machine) judgePromise(top lineage.Term, by string, all bool) (silent bool) {
+	b := &m.boot
+	b.rule, b.reason = lineage.RuleUnservedTerm, fmt.Sprintf("%s has promised to follow nobody below the newer term %s", by, top)
+	if m.omits("ask") {
+		m.goOnIn(lineage.Term{N: m.highestTerm() + 1, Node: m.cfg.Self}, top)
+		return false
+	}
+	if !all {
+		return false
+	}
+	m.askToGiveUp(top)
+	if m.over.why != "" {
+		b.reason += "; " + m.over.why
+	}
+	return m.over.why == ""
+}
+
 // knowsNewer says by which rule the peer's answer forbids this server to open; "" if it does not.
 func (m *Machine) knowsNewer(node string, i PeerInfo) (rule, reason string) {
 	switch {
@@ -109,8 +122,6 @@ func (m *Machine) knowsNewer(node string, i PeerInfo) (rule, reason string) {
 		return lineage.RuleNewerTerm, fmt.Sprintf("%s became the source in term %s", node, i.Served)
 	case m.st.Record.Epoch.Term.Less(i.Record.Epoch.Term):
 		return lineage.RuleNewerTerm, fmt.Sprintf("%s has followed a source of the newer term %s", node, i.Record.Epoch.Term)
-	case m.st.Promised.Less(i.Promised):
-		return lineage.RuleUnservedTerm, fmt.Sprintf("%s has promised to follow nobody below the newer term %s", node, i.Promised)
 	case m.st.Record.Epoch.Compare(i.Record.Epoch) < 0:
 		return lineage.RuleReverted, fmt.Sprintf("%s has a newer in-sync record than this server ever wrote", node)
 	}
@@ -131,7 +142,7 @@ func (m *Machine) openAsSource() {
 
 // serve opens the device after BecomeSource: answers wait for every member of the record that joins within JoinWait.
 func (m *Machine) serve() {
-	m.open, m.newer, m.split, m.refused = true, "", "", ""
+	m.open, m.newer, m.split, m.rival, m.refused, m.over = true, "", "", "", "", overrule{}
 	m.links, m.in = map[string]*link{}, incoming{}
 	m.required = required{sent: []string{"?"}, dropped: map[string]lineage.Epoch{}}
 	m.requireSettle()
@@ -141,12 +152,22 @@ func (m *Machine) serve() {
 	}
 }
 
-// force opens a source that waits for peers that do not answer, because an administrator says so.
-func (m *Machine) force(c Command) {
-	if rule := m.boot.rule; rule != "" && rule != lineage.RuleBootWait && rule != lineage.RuleUnknownThere {
+// forced makes this server, which does not serve, the source because an administrator says so. A source that only waits for
+// peers to answer opens as it is; everything else is a forced take-over in a new term.
+func (m *Machine) forced(c Command) {
+	rule := m.boot.rule
+	switch {
+	case m.boot.waiting && rule == lineage.RuleReverted:
 		m.reply(c.ID, rule, m.boot.reason)
-		return
+	case m.boot.waiting && (rule == lineage.RuleBootWait || rule == lineage.RuleUnknownThere):
+		m.openAnyway(c)
+	default:
+		m.forceHere(c, c.Switch.Plan, c.Switch.NoCatchUp, false)
 	}
+}
+
+// openAnyway opens a source that waits for peers that do not answer, because an administrator says so.
+func (m *Machine) openAnyway(c Command) {
 	m.note("warning", m.boot.rule, "opened by an administrator although: "+m.boot.reason)
 	m.openAsSource()
 	m.reply(c.ID, "", "")

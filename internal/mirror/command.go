@@ -13,11 +13,13 @@ func (m *Machine) reply(id uint64, rule, message string) {
 
 // command carries out an administrator's wish, or refuses it with a rule.
 func (m *Machine) command(c Command) {
-	if c.Switch != nil {
+	switch {
+	case c.Switch != nil:
 		m.switchTo(c)
 		return
-	}
-	switch {
+	case c.Resolve != nil:
+		m.resolve(c)
+		return
 	case m.st.Role != lineage.RoleSource:
 		m.reply(c.ID, lineage.RuleNotSource, "this server is not the source of the volume")
 		return

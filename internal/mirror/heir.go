@@ -18,9 +18,10 @@ func (m *Machine) tokenCame(e TokenCame) {
 		m.reply(e.ID, rule, why)
 		return
 	}
+	m.giveUpForce(lineage.RuleNewerTerm, fmt.Sprintf("%s hands the role over in the newer term %s", e.From, h.Term))
 	m.emit(DropSession{"this server becomes the source"})
 	m.st = m.st.Clone()
-	m.st.Role, m.st.Promised, m.st.Served, m.st.Heir = lineage.RoleSource, h.Term, h.Term, nil
+	m.st.Role, m.st.Promised, m.st.Served, m.st.Heir, m.st.Discard = lineage.RoleSource, h.Term, h.Term, nil, false
 	m.st.Record = h.Record
 	m.st.Record.Members = slices.Clone(h.Record.Members)
 	if m.st.Settings.Version.Compare(h.Settings.Version) < 0 {

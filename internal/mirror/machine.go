@@ -20,12 +20,13 @@ type Machine struct {
 	now     time.Time
 	out     []Effect
 	st      lineage.Standing // as last saved, or as the last Save in out will have it
-	own     Own              // as of Started
+	own     Own              // as it was last told
 	started bool
 	failed  string // this copy's disk; "" while it works
 
 	open     bool   // the device is, or is being, opened
 	newer    string // why an open source holds its writes: it met a newer one (rule 25); "" otherwise
+	rival    string // the server of newer or split
 	split    string // why this replica may not follow the source that asks; "" otherwise
 	refused  string // rule of the session refused last, for Reason
 	peers    map[string]*peer
@@ -36,6 +37,9 @@ type Machine struct {
 	plan     *plan
 	token    token
 	in       incoming
+	force    *takeover // nil: none is under way here
+	over     overrule
+	believed lineage.Term // the newest term in which another server was believed to serve; zero: none since the start
 }
 
 // peer is what another server last said, or did not say.
@@ -85,6 +89,14 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.tokenCame(e)
 	case TokenAnswer:
 		m.tokenAnswer(e)
+	case FenceAsked:
+		m.fenceAsked(e)
+	case FenceAnswer:
+		m.fenceAnswer(e)
+	case GiveUpAsked:
+		m.giveUpAsked(e)
+	case GiveUpAnswer:
+		m.giveUpAnswer(e)
 	case DiskFailed:
 		m.failed = e.Why
 		m.note("error", "disk-failed", "the disk of this copy failed: "+e.Why)
@@ -104,7 +116,9 @@ func (m *Machine) settle() {
 	}
 	m.bootSettle()
 	m.planSettle()
+	m.forceSettle()
 	if m.open {
+		m.overruleSettle()
 		m.requireSettle()
 		m.dialDue()
 	}
@@ -123,6 +137,10 @@ func (m *Machine) start(e Started) {
 		m.bootStart()
 	}
 }
+
+// Know tells what the data path knows of this replica now: before View or Facts, so that they show what a forced take-over
+// risks.
+func (m *Machine) Know(mine Own) { m.own = mine }
 
 func (m *Machine) emit(e ...Effect) { m.out = append(m.out, e...) }
 
@@ -209,19 +227,19 @@ func (m *Machine) adoptSettings(s lineage.Settings) {
 // rivalSeen makes a source of an older term hold its writes when it meets one that serves in a newer term (rule 25).
 func (m *Machine) rivalSeen(node string, i PeerInfo) {
 	if i.Known && i.Serving && m.st.Served.Less(i.Served) {
-		m.holdFor(node + " serves the volume in the newer term " + i.Served.String())
+		m.holdFor(node, node+" serves the volume in the newer term "+i.Served.String())
 	}
 }
 
 // holdFor lets an open source answer no further write until the split is resolved.
-func (m *Machine) holdFor(why string) {
+func (m *Machine) holdFor(rival, why string) {
 	if !m.open || m.newer != "" {
 		return
 	}
 	if m.plan != nil {
 		m.abort(&switchover.Refusal{Rule: lineage.RuleSplitBrain, Message: why, Next: lineage.NextOf(lineage.RuleSplitBrain)})
 	}
-	m.newer = why
+	m.newer, m.rival = why, rival
 	m.emit(Hold{})
 	m.note("error", lineage.RuleSplitBrain, why+"; this server answers no further write")
 }

@@ -45,8 +45,15 @@ type token struct {
 
 func (m *Machine) switchTo(c Command) {
 	s := c.Switch
-	if s.Force && s.To == m.cfg.Self && m.boot.waiting {
-		m.force(c)
+	if m.force != nil {
+		m.reply(c.ID, lineage.RulePlanInProgress, "a forced take-over by "+m.cfg.Self+" is under way")
+		return
+	}
+	if len(c.Mine.History) > 0 {
+		m.own = c.Mine
+	}
+	if s.Force && s.To == m.cfg.Self && !m.open {
+		m.forced(c)
 		return
 	}
 	facts := m.Facts(s.To)
@@ -179,7 +186,7 @@ func (m *Machine) closeDevice(why string) {
 	if !m.open {
 		return
 	}
-	m.open, m.newer = false, ""
+	m.open, m.newer, m.rival = false, "", ""
 	m.emit(CloseDevice{why})
 	for node, l := range sortedLinks(m.links) {
 		if l.phase != idle {
@@ -208,7 +215,7 @@ func (m *Machine) tokenSettle() {
 		m.emit(Reply{ID: t.command, Rule: lineage.RuleHandedOver, Err: message, Fix: lineage.NextOf(lineage.RuleHandedOver), Unfinished: true})
 		t.command = 0
 	}
-	if m.now.Before(t.retryAt) || m.omits("token-not-repeated") && t.retry > 0 {
+	if m.force != nil || m.now.Before(t.retryAt) || m.omits("token-not-repeated") && t.retry > 0 {
 		return
 	}
 	t.retry = min(max(2*t.retry, m.cfg.RetryMin), m.cfg.RetryMax)
@@ -241,6 +248,7 @@ func (m *Machine) heirSeen(i PeerInfo) {
 // handedOver makes this server a target: the heir serves.
 func (m *Machine) handedOver() {
 	heir := *m.st.Heir
+	m.believed = heir.Term
 	m.save(func(st *lineage.Standing) { st.Role, st.Heir = lineage.RoleTarget, nil })
 	m.emit(PlanStep{heir.Plan, switchover.StepHandOver, "the role was handed to " + heir.Node, "done"},
 		PlanStep{heir.Plan, switchover.StepServe, heir.Node + " serves in term " + heir.Term.String(), "done"})

@@ -15,7 +15,7 @@ import (
 func (s *script) event(verb string, w *words) Event {
 	switch verb {
 	case "start":
-		return Started{}
+		return Started{s.own}
 	case "seen":
 		return PeerSeen{w.next(), s.info(w)}
 	case "silent":
@@ -24,11 +24,17 @@ func (s *script) event(verb string, w *words) Event {
 		return Command{ID: s.nextID(), Change: change(verb, w)}
 	case "switchover":
 		limit, _ := time.ParseDuration(w.opt("limit", "0s"))
-		return Command{ID: s.nextID(), Switch: &Switch{To: w.next(), Plan: w.opt("plan", "p1"), Limit: limit, Force: w.flag("force")}}
+		force, noCatchUp := w.flag("force"), w.flag("no-catch-up")
+		return Command{ID: s.nextID(), Mine: s.own, Switch: &Switch{To: w.next(), Plan: w.opt("plan", "p1"), Limit: limit, Force: force, NoCatchUp: noCatchUp}}
+	case "resolve":
+		return Command{ID: s.nextID(), Mine: s.own, Resolve: &Resolve{w.opt("keep", "")}}
 	case "disk-failed":
 		return DiskFailed{w.rest()}
 	}
 	if ev := s.linkEvent(verb, w); ev != nil {
+		return ev
+	}
+	if ev := s.forceEvent(verb, w); ev != nil {
 		return ev
 	}
 	return s.targetLine(verb, w)
@@ -69,7 +75,8 @@ func (s *script) linkEvent(verb string, w *words) Event {
 		return LinkUp{target, session}
 	case "refused":
 		node()
-		return LinkRefused{Target: target, Session: session, Rule: w.next(), Message: w.rest()}
+		promised := w.term("promised", "0@-")
+		return LinkRefused{Target: target, Session: session, Promised: promised, Rule: w.next(), Message: w.rest()}
 	case "down":
 		node()
 		return LinkDown{Target: target, Session: session, Failed: w.flag("failed"), Why: w.rest()}
@@ -136,8 +143,12 @@ func (s *script) targetLine(verb string, w *words) Event {
 func (s *script) mine(w *words) Own {
 	own := Own{History: w.history("mine"), Consistent: "yes", Unknown: w.flag("unknown"), Failed: w.flag("failed")}
 	own.Position = lineage.Position{Gen: own.History.Last().ID, Number: w.number(w.opt("holds", "0"))}
+	own.Floor = own.Position
 	if w.flag("inconsistent") {
 		own.Consistent = "no"
+	}
+	if w.flag("rolling") {
+		own.Consistent = "rolling"
 	}
 	return own
 }
@@ -150,6 +161,7 @@ func (s *script) info(w *words) PeerInfo {
 		i.Settings.Version.N += 10
 		i.Settings.Find(s.m.cfg.Self).Removed = true
 	}
+	i.Position = lineage.Position{Gen: s.gen, Number: w.number(w.opt("at", "0"))}
 	return i
 }
 

@@ -64,6 +64,13 @@ func (s *script) printMore(e Effect) string {
 		return "accept the session"
 	case RefuseSession:
 		return fmt.Sprintf("refuse the session: %s (%s)", e.Message, e.Rule)
+	case Fence:
+		return fmt.Sprintf("ask %s to promise term %s and to hang up the old source", strings.Join(e.Nodes, ", "), e.Term)
+	case RollBack:
+		return "roll the interrupted resync back"
+	case GiveUp:
+		s.asked = e
+		return fmt.Sprintf("ask %s to give term %s up in favour of %s", e.Node, e.Term, e.New)
 	case DropSession:
 		return "drop the incoming session: " + e.Why
 	case AckRecord:
@@ -76,6 +83,9 @@ func (s *script) printMore(e Effect) string {
 			return fmt.Sprintf("reply: not finished: %s (%s)\n       next: %s", e.Err, e.Rule, e.Fix)
 		}
 		text := fmt.Sprintf("reply: refused: %s (%s)", e.Err, e.Rule)
+		if e.Better != "" {
+			text += ", better is " + e.Better
+		}
 		if e.Fix != "" {
 			text += "\n       next: " + e.Fix
 		}
@@ -117,6 +127,9 @@ func (s *script) changes(st lineage.Standing) string {
 	}
 	if st.Heir != nil && old.Heir == nil {
 		out = append(out, "the next source is "+st.Heir.Node)
+	}
+	if st.Discard != old.Discard {
+		out = append(out, map[bool]string{true: "its surplus is given up", false: "nothing is to be given up any more"}[st.Discard])
 	}
 	if !reflect.DeepEqual(st.Settings, old.Settings) {
 		out = append(out, fmt.Sprintf("settings %d%s", st.Settings.Version.N, memberChanges(old.Settings, st.Settings)))
@@ -181,6 +194,9 @@ func printView(v View, now time.Time) string {
 func printPlan(f switchover.Facts) string {
 	var out strings.Builder
 	p := switchover.Planned("p1", f)
+	if f.Risk != nil {
+		p = switchover.Forced("p1", f)
+	}
 	for i, s := range p.Steps {
 		fmt.Fprintf(&out, "%d. %s: %s\n", i+1, s.Name, s.Text)
 	}
@@ -190,6 +206,9 @@ func printPlan(f switchover.Facts) string {
 	}
 	for _, r := range risks {
 		fmt.Fprintf(&out, "at risk: %s\n", r)
+	}
+	for _, a := range p.Assumes {
+		fmt.Fprintf(&out, "if %s\n", a)
 	}
 	return out.String()
 }

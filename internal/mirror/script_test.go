@@ -90,6 +90,8 @@ type script struct {
 	session map[string]uint64 // the last one dialed
 	gen     lineage.GenID
 	id      uint64
+	asked   GiveUp
+	own     Own // as the start finds it, and every command
 }
 
 // line lets one line happen and returns what was done.
@@ -102,7 +104,12 @@ func (s *script) line(line string) string {
 		return ""
 	case "restart":
 		s.m = New(s.m.cfg, s.saved)
-		return s.step(Started{})
+		return s.step(Started{s.own})
+	case "mine":
+		s.own = s.mine(w)
+		s.m.Know(s.own)
+		w.end()
+		return ""
 	case "view":
 		return printView(s.m.View(), s.now)
 	case "plan":
@@ -134,9 +141,14 @@ func (s *script) machine(w *words) {
 	s.gen, s.session = lineage.GenID{1}, map[string]uint64{}
 	st := lineage.Standing{Role: lineage.Role(w.opt("role", "target")), Promised: w.term("promised", "0@-"), Served: w.term("served", "0@-"), Record: w.record("record", "")}
 	st.Settings.Members = w.members("members")
+	st.Discard = w.flag("discard")
 	st.Settings.Version.Term = lineage.Term{N: 1, Node: "a"}
 	if st.Promised == (lineage.Term{Node: "-"}) {
 		st.Promised = lineage.Term{}
+	}
+	if s.own = s.mine(w); len(s.own.History) == 0 && len(st.Record.Members) > 0 {
+		s.own.History = lineage.History{{ID: s.gen, Term: lineage.Term{N: 1, Node: "a"}}}
+		s.own.Position.Gen = s.gen
 	}
 	w.end()
 	s.m = New(Config{Self: self}, st)

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"fmt"
+	"time"
 
 	"keelson/internal/lineage"
 )
@@ -14,6 +15,9 @@ type incoming struct {
 	term    lineage.Term
 	inStep  bool
 	ended   string // why the last one ended
+	endedAt time.Time
+	// lastInStep: the last one was in step when it ended, and nothing has begun to follow anybody since.
+	lastInStep bool
 }
 
 // targetEvent handles events of the incoming session. They are void at a server that serves.
@@ -23,7 +27,7 @@ func (m *Machine) targetEvent(ev Event) {
 		m.sessionAsked(e)
 	case SessionEnded:
 		if m.in.is(e.ID) {
-			m.in = incoming{from: m.in.from, term: m.in.term, ended: e.Why}
+			m.in = incoming{from: m.in.from, term: m.in.term, ended: e.Why, endedAt: m.now, lastInStep: m.in.inStep || !m.in.session && m.in.lastInStep}
 		}
 	case Adopted:
 		m.adopted(e)
@@ -44,6 +48,7 @@ func (m *Machine) adopted(e Adopted) {
 		return
 	}
 	m.in.inStep = m.in.inStep || m.in.session && m.in.is(e.ID) && e.Record.Epoch.Term == m.in.term
+	followed := m.in.inStep
 	// The shell has saved both already; saved again, because a Save made before this event was known may have undone that.
 	m.save(func(st *lineage.Standing) {
 		if st.Record.Epoch.Compare(e.Record.Epoch) < 0 {
@@ -52,6 +57,7 @@ func (m *Machine) adopted(e Adopted) {
 		if st.Settings.Version.Compare(e.Settings.Version) < 0 {
 			st.Settings = e.Settings.Clone()
 		}
+		st.Discard = st.Discard && !followed
 	})
 }
 
@@ -72,6 +78,7 @@ func (m *Machine) sessionAsked(e SessionAsked) {
 		m.refuse(e, rule, why)
 		return
 	}
+	m.giveUpForce(lineage.RuleNewerTerm, e.From+" is the source in the newer term "+e.Term.String())
 	if m.st.Role == lineage.RoleSource || m.split != "" || m.st.Role == lineage.RoleHanded {
 		m.stepDown(e)
 	}
@@ -82,7 +89,7 @@ func (m *Machine) sessionAsked(e SessionAsked) {
 	} else if changes {
 		m.save(func(st *lineage.Standing) { st.Role, st.Promised, st.Heir = lineage.RoleTarget, e.Term, nil })
 	}
-	m.boot, m.split, m.refused = boot{}, "", ""
+	m.boot, m.split, m.rival, m.refused = boot{}, "", "", ""
 	m.in = incoming{id: e.ID, session: true, from: e.From, term: e.Term}
 	m.emit(AcceptSession{e.ID})
 }
@@ -108,8 +115,9 @@ func (m *Machine) refuse(e SessionAsked, rule, why string) {
 	if m.in.session && !m.in.term.Less(e.Term) {
 		return // a late call of the source that it follows
 	}
-	if rule == lineage.RuleSplitBrain || rule == lineage.RuleReverted || rule == lineage.RuleNewerThanSource {
-		m.holdFor(fmt.Sprintf("%s is the source in the newer term %s", e.From, e.Term))
+	if splits(rule) {
+		m.holdFor(e.From, fmt.Sprintf("%s is the source in the newer term %s", e.From, e.Term))
+		m.rival = e.From
 		if m.split == "" {
 			m.note("error", rule, why)
 		}
@@ -137,7 +145,7 @@ func (m *Machine) refuseSession(e SessionAsked) (rule, why string) {
 		return lineage.RuleDiskFailed, fmt.Sprintf("the disk of %s failed: %s", m.cfg.Self, m.failed)
 	}
 	source := lineage.Replica{Node: e.From, History: e.History, Position: e.Position, Record: e.Record}
-	mine := lineage.Replica{Node: m.cfg.Self, History: e.Mine.History, Position: e.Mine.Position, Record: m.st.Record,
+	mine := lineage.Replica{Node: m.cfg.Self, History: e.Mine.History, Position: e.Mine.Position, Record: m.st.Record, Discarding: m.st.Discard,
 		Unsure: e.Mine.Unknown || e.Mine.Consistent != "yes"}
 	if v := lineage.Stand(source, mine); !v.Follow {
 		return v.Rule, fmt.Sprintf("%s cannot follow %s: %s", m.cfg.Self, e.From, v.Text)

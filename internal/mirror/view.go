@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"fmt"
 	"time"
 
 	"keelson/internal/lineage"
@@ -101,15 +102,34 @@ func (m *Machine) source() string {
 		return m.st.Heir.Node
 	}
 	best, node := m.in.term, m.in.from
+	for _, t := range []lineage.Term{m.st.Record.Epoch.Term, m.believed} {
+		if best.Less(t) && t.Node != m.cfg.Self {
+			best, node = t, t.Node
+		}
+	}
 	for name, p := range m.peers {
 		if p.ever && p.info.Known && p.info.Role == lineage.RoleSource && !p.info.Served.Less(best) {
 			best, node = p.info.Served, name
 		}
 	}
-	if node == "" || best.Less(m.st.Promised) {
+	if node == "" {
 		return m.st.Promised.Node
 	}
 	return node
+}
+
+// heard is when that server was last heard; zero: not since the start.
+func (m *Machine) heard(node string) time.Time {
+	at := m.peer(node).at
+	if node == m.in.from {
+		if m.in.session {
+			return m.now
+		}
+		if at.Before(m.in.endedAt) {
+			at = m.in.endedAt
+		}
+	}
+	return at
 }
 
 func (m *Machine) reason() (rule, reason string) {
@@ -120,6 +140,8 @@ func (m *Machine) reason() (rule, reason string) {
 		return lineage.RuleSplitBrain, m.newer
 	case m.boot.waiting:
 		return m.boot.rule, m.boot.reason
+	case m.open && m.over.why != "":
+		return lineage.RuleUnservedTerm, fmt.Sprintf("term %s is promised and nobody serves in it; %s", m.over.term, m.over.why)
 	case m.st.Role == lineage.RoleHanded:
 		return lineage.RuleHandedOver, "handed over to " + m.st.Heir.Node + ", which has not answered yet"
 	}
@@ -131,8 +153,11 @@ func (m *Machine) mirrorView(node string) MirrorView {
 	s, l := m.member(node), m.link(node)
 	v := MirrorView{Source: m.cfg.Self, Target: node, Mode: s.Mode, Kind: l.kind, Session: l.session, Rule: l.rule, Reason: l.reason}
 	switch {
-	case l.rule == lineage.RuleSplitBrain || m.newer != "" || m.split != "":
+	case splits(l.rule) || m.rival == node:
 		v.State = SplitBrain
+		if v.Reason == "" {
+			v.Reason, v.Rule = m.split, m.refused
+		}
 	case l.failed:
 		v.State = Failed
 	case s.Broken:
@@ -188,6 +213,9 @@ func (m *Machine) ownMirror(s lineage.Member) MirrorView {
 }
 
 func (m *Machine) planView() *PlanView {
+	if f := m.force; f != nil {
+		return &PlanView{ID: f.data.ID, To: f.data.To, Step: f.step, Waits: "the other servers to promise", Started: f.started}
+	}
 	if p := m.plan; p != nil {
 		a := switchover.Next(p.data, p.state)
 		return &PlanView{ID: p.data.ID, To: p.data.To, Step: a.Step, Waits: a.Waits, Started: p.started}
@@ -207,6 +235,9 @@ func (m *Machine) Facts(to string) switchover.Facts {
 	}
 	if p := m.planView(); p != nil {
 		f.Running = p.ID
+	}
+	if to == m.cfg.Self {
+		f.Risk = m.risk()
 	}
 	if p := m.peers[f.Source]; p != nil && p.up || m.in.session {
 		f.SourceReachable = true

@@ -24,6 +24,7 @@ type Facts struct {
 	Running         string // id of the plan under way; "" if none
 	Heir            Target
 	Others          []Target // the other members that were not removed
+	Risk            *Risk    // of a forced take-over by Self; nil if To is another server, or Self serves
 }
 
 // Target is one member as the source sees it.
@@ -65,13 +66,21 @@ func Check(f Facts) *Refusal {
 	case !f.SelfServes && f.SourceReachable:
 		return refuse(lineage.RuleNotSource, "%s is not the source, %s is", f.Self, f.Source)
 	case !f.SelfServes:
-		return refuse(lineage.RuleNeedsForce, "the source %s cannot be reached", orUnknown(f.Source))
+		return needsForce(f)
 	case f.SelfHolds != "":
 		return refuse(lineage.RuleSplitBrain, "%s answers no further write: %s", f.Self, f.SelfHolds)
 	case f.SelfFailed != "":
 		return refuse(lineage.RuleDiskFailed, "the disk of the source %s failed: %s", f.Self, f.SelfFailed)
 	}
 	return checkHeir(h)
+}
+
+func needsForce(f Facts) *Refusal {
+	gist := Gist(f)
+	if gist != "" {
+		gist = "; " + gist
+	}
+	return refuse(lineage.RuleNeedsForce, "the source %s cannot be reached%s", orUnknown(f.Source), gist)
 }
 
 func checkHeir(h Target) *Refusal {
@@ -109,6 +118,7 @@ type Plan struct {
 	From, To string
 	Steps    []Step
 	Risks    []string // what is at risk, or takes longer than usual; empty: nothing
+	Assumes  []string // forced: what has to be true for that
 }
 
 // Step of a plan.
