@@ -19,11 +19,11 @@ func (s *session) write(h wire.Header, body *block.Buffer) error {
 	if err != nil {
 		return err
 	}
-	length := int64(h.Length)
-	if h.Type == wire.TypeWrite {
-		length = int64(h.Body)
+	_, length, err := s.span(h)
+	if err != nil {
+		return err
 	}
-	if err := s.change(h, length, body, version, 0); err != nil {
+	if err := s.change(h, body, version, 0); err != nil {
 		return err
 	}
 	s.v.stats.writes.Add(1)
@@ -48,16 +48,30 @@ func (s *session) copied(h wire.Header, body *block.Buffer) error {
 	if !s.resync {
 		return fmt.Errorf("mirror %s->%s: a copy outside of a resync (wire-order)", s.from, s.v.self)
 	}
-	return s.change(h, int64(h.Length), body, version, hotAhead)
+	return s.change(h, body, version, hotAhead)
+}
+
+// span is the range of bytes that a change is for.
+func (s *session) span(h wire.Header) (off, length int64, err error) {
+	v := s.v
+	off, length = int64(h.Offset), int64(h.Length)
+	if h.Type == wire.TypeWrite {
+		length = int64(h.Body)
+	}
+	if off < 0 || length <= 0 || off > v.size-length {
+		err = fmt.Errorf("mirror %s->%s: a frame for %d bytes at %d is outside of the volume of %d bytes (wire-range)", s.from, v.self, length, off, v.size)
+	}
+	return off, length, err
 }
 
 // change makes the extents hot, writes, and notes the versions. Checkpoints drain it like a source's writes.
-func (s *session) change(h wire.Header, length int64, body *block.Buffer, version lineage.Version, ahead int64) error {
-	v, off := s.v, int64(h.Offset)
-	if off < 0 || length <= 0 || off > v.size-length {
-		return fmt.Errorf("mirror %s->%s: a frame for %d bytes at %d is outside of the volume of %d bytes (wire-range)", s.from, v.self, length, off, v.size)
+func (s *session) change(h wire.Header, body *block.Buffer, version lineage.Version, ahead int64) error {
+	v := s.v
+	off, length, err := s.span(h)
+	if err != nil {
+		return err
 	}
-	parity, err := s.hot(off>>v.extent, (off+length-1)>>v.extent, ahead)
+	parity, err := v.hot(off>>v.extent, (off+length-1)>>v.extent, ahead, &s.marks)
 	if err != nil {
 		return err
 	}
@@ -67,10 +81,18 @@ func (s *session) change(h wire.Header, length int64, body *block.Buffer, versio
 	default:
 		err = v.disk.Zero(off, length, h.Type == wire.TypeCopyZero || h.Flags&wire.FlagTrim != 0)
 	}
-	first, last := off>>v.region, (off+length-1)>>v.region
 	if err != nil {
 		version = lineage.Unknown // rule 5
 	}
+	v.landed(off>>v.region, (off+length-1)>>v.region, version, parity)
+	if err != nil {
+		return v.targetFailed(err)
+	}
+	return nil
+}
+
+// landed notes the versions that regions got by a change, which is no longer in flight.
+func (v *Volume) landed(first, last int64, version lineage.Version, parity int) {
 	v.mu.Lock()
 	v.log.SetVersions(first, last, version)
 	v.flight[parity]--
@@ -78,15 +100,11 @@ func (s *session) change(h wire.Header, length int64, body *block.Buffer, versio
 		v.freed.Broadcast()
 	}
 	v.mu.Unlock()
-	if err != nil {
-		return v.targetFailed(err)
-	}
-	return nil
 }
 
-// hot makes sure that the extents are durably hot (rule 6) and counts a change in flight, in the epoch that it returns.
-func (s *session) hot(first, last, ahead int64) (parity int, err error) {
-	v := s.v
+// hot makes sure that the extents are durably hot (rule 6) and counts a change in flight, in the epoch that it returns:
+// landed ends it.
+func (v *Volume) hot(first, last, ahead int64, scratch *[]int64) (parity int, err error) {
 	for {
 		v.mu.Lock()
 		if v.failed != nil {
@@ -101,18 +119,27 @@ func (s *session) hot(first, last, ahead int64) (parity int, err error) {
 			return parity, nil
 		}
 		v.mu.Unlock()
-		s.marks = s.marks[:0]
+		marks := (*scratch)[:0]
 		for e := first; e <= last || e < first+ahead && e<<v.extent < v.size; e++ {
-			s.marks = append(s.marks, e)
+			marks = append(marks, e)
 		}
+		*scratch = marks
 		v.stats.hotMisses.Add(1)
-		if err := v.log.MarkHot(s.marks); err != nil {
-			return 0, v.logError(err)
-		}
-		if v.log.HotCount() > v.o.Limits.HotExtentsMax*3/4 {
-			v.askCheckpoint()
+		if err := v.markHot(marks); err != nil {
+			return 0, err
 		}
 	}
+}
+
+// markHot makes extents durably hot.
+func (v *Volume) markHot(extents []int64) error {
+	if err := v.log.MarkHot(extents); err != nil {
+		return v.logError(err)
+	}
+	if v.log.HotCount() > v.o.Limits.HotExtentsMax*3/4 {
+		v.askCheckpoint()
+	}
+	return nil
 }
 
 // probe says whether this replica's content of a region has the digest; if so it has the source's version from now on.
@@ -132,15 +159,11 @@ func (s *session) probe(h wire.Header, body *block.Buffer) error {
 	}
 	answer := wire.Header{Type: wire.TypeProbeAnswer, Offset: h.Offset}
 	if blake3.Sum256(buf.Bytes) == [32]byte(body.Bytes) {
-		parity, err := s.hot(off>>v.extent, off>>v.extent, hotAhead)
+		parity, err := v.hot(off>>v.extent, off>>v.extent, hotAhead, &s.marks)
 		if err != nil {
 			return err
 		}
-		v.mu.Lock()
-		v.log.SetVersions(off>>v.region, off>>v.region, version)
-		v.flight[parity]--
-		v.freed.Broadcast()
-		v.mu.Unlock()
+		v.landed(off>>v.region, off>>v.region, version, parity)
 		answer.Flags = wire.FlagSame
 	}
 	s.stream.Queue(answer, nil, nil)

@@ -11,6 +11,9 @@ import (
 // tick is how often the keeper looks at deadlines.
 const tick = 100 * time.Millisecond
 
+// expireEvery is how often the keeper looks for salvages whose time is over.
+const expireEvery = time.Minute
+
 // keeper makes checkpoints when it is time or too much is hot, and drops links that acknowledge nothing. It runs until
 // the volume is closed.
 func (v *Volume) keeper() {
@@ -18,6 +21,7 @@ func (v *Volume) keeper() {
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
 	next := time.Now().Add(v.o.Limits.CheckpointEvery)
+	expire := time.Now()
 	for {
 		due := false
 		select {
@@ -27,6 +31,10 @@ func (v *Volume) keeper() {
 			due = true
 		case now := <-timer.C:
 			v.dropStalled(now)
+			if !now.Before(expire) {
+				v.expire(now)
+				expire = now.Add(expireEvery)
+			}
 			due = now.After(next) && v.changed.Load()
 		}
 		if due {

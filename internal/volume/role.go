@@ -15,6 +15,9 @@ import (
 func (v *Volume) BecomeSource(s lineage.Standing, lazy bool) error {
 	v.genMu.Lock()
 	defer v.genMu.Unlock()
+	if c := v.log.Header().Consistent; c != consistentYes {
+		return fmt.Errorf("volume %s: this copy is in the middle of a resync (%s) and cannot become source; roll it back or let the resync end (%s)", v.name, c, lineage.RuleNotConsistent)
+	}
 	v.mu.Lock()
 	v.position, v.index, v.inStep = v.at(), 0, false
 	v.mu.Unlock()
@@ -80,7 +83,7 @@ func (v *Volume) begin(s *lineage.Standing) error {
 		}
 		h.History = append(h.History, gen)
 		h.Position = lineage.Position{Gen: gen.ID, Number: began}
-		h.Consistent = "yes"
+		h.Consistent = consistentYes
 	})
 	if err != nil {
 		return v.logError(err)

@@ -13,19 +13,21 @@ import (
 )
 
 // session is the target's end: one goroutine reads the stream and applies each frame before the next (rule 15). Its life:
-// Attach -> table and digests of the map are sent -> [Begin: position frozen, durably inconsistent (rule 11)] -> copies,
-// probes and those writes that are in step -> End: history and position are adopted after a checkpoint, all at once ->
+// Attach -> table and digests of the map are sent -> [Begin: anchor set, position frozen, durably (rules 11, 26)] -> copies,
+// probes and those writes that are in step, each after what it overwrites is saved (saving.go) -> End: history and position are adopted after a checkpoint, all at once ->
 // in step -> over.
 type session struct {
-	v       *Volume
-	stream  Stream
-	from    string
-	id      uint64
-	done    chan struct{}    // closed when all its I/O is finished
-	gens    []uint16         // index in the source's table -> index in this log's
-	ids     []lineage.GenID  // the source's table
-	agreed  lineage.Position // where this replica agrees with the source's history
-	history lineage.History  // ... and the history up to there
+	v      *Volume
+	stream Stream
+	from   string
+	id     uint64
+	done   chan struct{}    // closed when all its I/O is finished
+	gens   []uint16         // index in the source's table -> index in this log's
+	ids    []lineage.GenID  // the source's table
+	source lineageAt        // at its hello
+	agreed lineage.Position // where this replica agrees with the source's history
+	kept   lineage.History  // ... and the history up to there
+	saver  saver
 
 	inStep  bool
 	resync  bool   // something out of order has come, or may
@@ -37,21 +39,22 @@ type session struct {
 
 // SessionOptions are what a session at a target begins with.
 type SessionOptions struct {
-	ID      uint64 // the events of this session carry it
-	From    string
-	History lineage.History  // of the source
-	Agreed  lineage.Position // where this replica agrees with it (rule 12)
-	Kept    lineage.History  // this replica's history up to there
+	ID       uint64 // the events of this session carry it
+	From     string
+	History  lineage.History  // of the source, at its hello
+	Position lineage.Position // ... and its position: what of its newest generation needs no salvage
+	Agreed   lineage.Position // where this replica agrees with it (rule 12)
+	Kept     lineage.History  // this replica's history up to there
 }
 
 // Attach begins a session: the volume applies what the stream brings until it ends or DropSession is called. There is at
 // most one at a time: the caller has dropped the one before. SessionEnded is posted when all its I/O is finished.
 func (v *Volume) Attach(stream Stream, o SessionOptions) error {
-	s := &session{v: v, stream: stream, from: o.From, id: o.ID, done: make(chan struct{}), agreed: o.Agreed, history: o.Kept}
+	s := &session{v: v, stream: stream, from: o.From, id: o.ID, done: make(chan struct{}), source: lineageAt{o.History, o.Position}, agreed: o.Agreed, kept: o.Kept}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.session != nil || v.serving {
-		return fmt.Errorf("volume %s: a session from %s while another one, or this server's own device, is open", v.name, o.From)
+	if v.session != nil || v.serving || v.undo.busy {
+		return fmt.Errorf("volume %s: a session from %s while another one, a rollback or this server's own device is under way", v.name, o.From)
 	}
 	v.session = s
 	v.position, v.index = v.at(), 0
@@ -64,19 +67,21 @@ func (v *Volume) Attach(stream Stream, o SessionOptions) error {
 func (s *session) run() {
 	v := s.v
 	defer v.done.Done()
-	err := s.introduce()
+	err := v.finishRollback() // before the source sees the map
+	if err == nil {
+		err = s.introduce()
+	}
 	for err == nil {
 		var h wire.Header
 		var body *block.Buffer
 		if h, body, err = s.stream.Read(); err != nil {
 			break
 		}
-		err = s.apply(h, body)
-		body.Release()
-		if err == nil && !s.stream.Buffered() {
+		if err = s.take(h, body); err == nil && !s.stream.Buffered() {
 			s.ack()
 		}
 	}
+	s.forgetBatch()
 	_ = s.stream.Close(err)
 	v.mu.Lock()
 	v.position, v.inStep = v.at(), false
@@ -237,46 +242,46 @@ func (s *session) pages(want []byte) error {
 	return nil
 }
 
-// begin: from here on something may come out of order. The header says so, durably, and history and position go back to
-// where this replica agrees with the source, before the first of it is written (rules 11 and 12).
+// begin: from here on something may come out of order, if anything differs.
 func (s *session) begin(text []byte) error {
 	var b wire.Begin
 	if err := wire.Unmarshal(wire.TypeBegin, text, &b); err != nil {
 		return err
 	}
-	if s.resync = b.Regions > 0; !s.resync {
-		return nil
-	}
-	v := s.v
-	v.crash("target-begin")
-	if s.agreed != v.log.Floor() {
-		if err := v.log.ResetFloor(s.agreed); err != nil {
-			return v.logError(err)
+	s.resync = b.Regions > 0
+	s.v.crash("target-begin")
+	if s.resync {
+		if err := s.beginResync(); err != nil {
+			return err
 		}
 	}
-	err := v.log.Save(func(h *intentlog.Header) {
-		h.Consistent, h.History, h.Position = "no", s.history, s.agreed
-	})
-	if err != nil {
-		return v.logError(err)
-	}
-	v.mu.Lock()
-	v.position = s.agreed
-	v.mu.Unlock()
-	return nil
+	return s.resume()
 }
 
-// end adopts what the source says: after a checkpoint, in one atomic write (rule 11).
+// end adopts what the source says: after what is given up is in a salvage, and a checkpoint, in one atomic write (rule 11).
+// Then there is nothing to go back to.
 func (s *session) end(text []byte) error {
 	var e wire.End
 	if err := wire.Unmarshal(wire.TypeEnd, text, &e); err != nil {
 		return err
 	}
 	v := s.v
+	if s.saver.mode != saveNothing {
+		if err := v.salvageImages(lineageAt{e.History, e.Position}, s.reason()); err != nil {
+			return err
+		}
+		v.crash("target-salvaged")
+	}
+	log := v.undo.log.Load()
+	if log != nil && v.omits(omitAdoptFirst) {
+		if err := v.dropUndo(log); err != nil {
+			return err
+		}
+	}
 	var record lineage.Record
 	var settings lineage.Settings
 	err := v.checkpoint(true, func(h *intentlog.Header) {
-		h.History, h.Position, h.Consistent = e.History, e.Position, "yes"
+		h.History, h.Position, h.Consistent, h.Anchor = e.History, e.Position, consistentYes, nil
 		if h.Record.Epoch.Compare(e.Record.Epoch) < 0 {
 			h.Record = e.Record
 		}
@@ -289,6 +294,13 @@ func (s *session) end(text []byte) error {
 		return err
 	}
 	v.crash("target-adopted")
+	if log != nil {
+		if err := v.dropUndo(log); err != nil { // its space; the header voids it already
+			v.o.Log.Error("the undo log could not be emptied", "volume", v.name, "err", err)
+		}
+	}
+	s.saver = saver{}
+	v.setUndoReason("")
 	v.mu.Lock()
 	v.gen, v.number, v.position, v.inStep = e.History.Last(), e.Position.Number, e.Position, true
 	v.mu.Unlock()

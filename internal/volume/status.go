@@ -36,6 +36,7 @@ type Status struct {
 	Gen        string
 	HotExtents int
 	Unknown    int64 // bytes
+	Undo       UndoStatus
 	Counters   map[string]int64
 	Links      map[string]LinkStatus
 }
@@ -66,6 +67,7 @@ func (v *Volume) Status(now time.Time) Status {
 			"checkpoints": v.stats.checkpoints.Load(), "hot_misses": v.stats.hotMisses.Load(),
 		},
 		Links: map[string]LinkStatus{},
+		Undo:  v.UndoStatus(),
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()

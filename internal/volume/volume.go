@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/bits"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,22 +59,28 @@ type Limits struct {
 	HotExtentsMax   int   // a checkpoint begins at three quarters of it
 	ProbesMax       int   // regions whose digests are on their way in one resync
 	CopyQueueBytes  int64 // a resync adds nothing while so much waits for the socket
+
+	UndoBytesMax     int64         // of the undo log; 0: a quarter of the volume, at least 256 MiB and at most 16 GiB
+	SalvageBytesMax  int64         // of all salvages; 0: the same
+	SalvageRetention time.Duration // after which a salvage is deleted; 0: never
 }
 
 // DefaultLimits are used where the configuration says nothing.
 var DefaultLimits = Limits{
 	SyncTimeout: 10 * time.Second, AsyncStall: time.Second, QueueBytesMax: 64 << 20,
 	CheckpointEvery: 10 * time.Second, HotExtentsMax: 4096, ProbesMax: 256, CopyQueueBytes: 4 << 20,
+	SalvageRetention: 30 * 24 * time.Hour,
 }
 
 // Options make a Volume.
 type Options struct {
 	FS     vfs.FS
-	Dir    string // of the intent log
+	Dir    string // of the intent log; DIR/undo and DIR/salvage have the undo log and the salvages
 	Limits Limits
 	Post   func(mirror.Event) // must not block and must not call back
 	Log    *slog.Logger
 	Crash  func(point string) // test hook: may kill the process; nil for none
+	omit   omission           // tests only
 }
 
 // Volume is one replica, open. Its life: Open -> (Serve as target, any number of sessions | BecomeSource, OpenDevice,
@@ -115,6 +122,8 @@ type Volume struct {
 	flooring uint64 // ... or is about to
 	flushTo  uint64 // the greatest number that a flush waits for
 	waits    bool   // AnswersWait was posted for what waits now
+
+	undo undoing
 
 	session  *session // incoming
 	position lineage.Position
@@ -204,6 +213,9 @@ func Create(o Options, n New) (intentlog.Header, error) {
 		if err := disk.Datasync(); err != nil {
 			return undo(err)
 		}
+		if err := o.FS.SyncDir(filepath.Dir(n.Path)); err != nil {
+			return undo(err)
+		}
 	}
 	have, err := disk.Size()
 	if err != nil {
@@ -228,7 +240,7 @@ func Create(o Options, n New) (intentlog.Header, error) {
 		return undo(err)
 	}
 	h.Backing = intentlog.Backing{Path: n.Path, Identity: id}
-	h.Consistent = "yes"
+	h.Consistent = consistentYes
 	log, err := intentlog.Create(o.FS, o.Dir, h, initial, intentlog.Options{HotExtentsMax: o.Limits.HotExtentsMax})
 	if err != nil {
 		return undo(err)
@@ -262,6 +274,9 @@ func Open(o Options) (*Volume, error) {
 	v.gen = h.History.Last()
 	if h.Failed != "" {
 		v.failed = fmt.Errorf("volume %s: the disk under %s failed earlier: %s; replace it and resync", v.name, v.path, h.Failed)
+	}
+	if err := v.openUndo(); err != nil {
+		return nil, errors.Join(err, v.closeUndo(), disk.Close(), log.Close())
 	}
 	v.done.Add(2)
 	go v.flusher()
@@ -316,7 +331,7 @@ func (v *Volume) Close() error {
 			}
 		}
 	}
-	return errors.Join(err, v.log.Close(), v.disk.Close())
+	return errors.Join(err, v.closeUndo(), v.log.Close(), v.disk.Close())
 }
 
 // Size of the volume in bytes.
@@ -330,14 +345,17 @@ func (v *Volume) SaveStanding(s lineage.Standing) error {
 	return v.log.Save(func(h *intentlog.Header) { h.Standing = s })
 }
 
-// Own is what the data path knows of this replica.
+// Own is what the data path knows of this replica. While a resync can be rolled back, history and position are the
+// anchor's (rule 12).
 func (v *Volume) Own() mirror.Own {
 	h := v.log.Header()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	own := mirror.Own{History: h.History, Position: h.Position, Consistent: h.Consistent, Reserved: v.reserved, Unknown: v.log.UnknownRegions() > 0, Failed: v.failed != nil}
-	if h.Consistent == "yes" {
+	if h.Consistent == consistentYes {
 		own.Position = v.at()
+	} else if a := v.anchor(h); a != nil {
+		own.History, own.Position = a.History, a.Position
 	}
 	return own
 }

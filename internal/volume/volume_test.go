@@ -29,6 +29,7 @@ type server struct {
 	name string
 	v    *Volume
 	lim  Limits
+	omit omission
 
 	mu     sync.Mutex
 	cond   sync.Cond
@@ -53,7 +54,7 @@ func newServer(t *testing.T, name string, size int64) *server {
 }
 
 func (s *server) options() Options {
-	return Options{FS: s.fs, Dir: "/s/log", Limits: s.lim, Log: slog.New(slog.DiscardHandler), Post: func(e mirror.Event) {
+	return Options{FS: s.fs, Dir: "/s/log", Limits: s.lim, omit: s.omit, Log: slog.New(slog.DiscardHandler), Post: func(e mirror.Event) {
 		s.mu.Lock()
 		s.events = append(s.events, e)
 		s.cond.Broadcast()
@@ -127,11 +128,17 @@ func connect(s, t *server, m lineage.Member) *pipe {
 
 func begin(s, t *server, m lineage.Member, full bool) *pipe {
 	s.t.Helper()
+	return beginVia(s, t, m, full, func(p *pipe) Stream { return p })
+}
+
+// beginVia puts something between the pipe and the target.
+func beginVia(s, t *server, m lineage.Member, full bool, via func(*pipe) Stream) *pipe {
+	s.t.Helper()
 	m.Node = t.name
 	x, y := newPipe()
 	theirs, mine := t.v.Own(), s.v.Own()
 	agreed := lineage.CutBack(theirs.History, theirs.Position, mine.History, mine.Position)
-	if err := t.v.Attach(y, SessionOptions{From: s.name, History: mine.History, Agreed: agreed, Kept: theirs.History[:theirs.History.Find(agreed.Gen)+1]}); err != nil {
+	if err := t.v.Attach(via(y), SessionOptions{From: s.name, History: mine.History, Position: mine.Position, Agreed: agreed, Kept: theirs.History[:theirs.History.Find(agreed.Gen)+1]}); err != nil {
 		s.t.Fatal(err)
 	}
 	sessions++

@@ -1,0 +1,299 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/zeebo/blake3"
+
+	"keelson/internal/block"
+	"keelson/internal/undo"
+)
+
+// RuleSalvageFull is the rule that a resync stops by when what it would overwrite cannot be kept (rule 28).
+const RuleSalvageFull = "salvage-full"
+
+// ErrSalvageFull is in the error of a session, or a rollback, that stopped by RuleSalvageFull.
+var ErrSalvageFull = errors.New("there is no room to keep what would be overwritten")
+
+// salvagesOfOne is how many salvages the images of one anchor may make: one, unless sources with different histories take turns.
+const salvagesOfOne = 16
+
+func (v *Volume) now() time.Time { return time.Now().UTC() }
+
+func (v *Volume) salvageFull(err error) error {
+	err = fmt.Errorf("volume %s: %w: the resync stops until some salvages of this server are exported and deleted, or the limit is raised (%s): %w", v.name, ErrSalvageFull, RuleSalvageFull, err)
+	v.setUndoReason(err.Error())
+	return err
+}
+
+// salvages opens the store if it is not open.
+func (v *Volume) salvages() (*undo.Store, error) {
+	v.undo.mu.Lock()
+	defer v.undo.mu.Unlock()
+	if store := v.undo.store.Load(); store != nil {
+		return store, nil
+	}
+	store, err := undo.OpenStore(v.o.FS, v.salvageDir(), undo.StoreOptions{BytesMax: quarter(v.o.Limits.SalvageBytesMax, v.size), Retention: v.o.Limits.SalvageRetention})
+	if err == nil {
+		v.undo.store.Store(store)
+	}
+	return store, err
+}
+
+// salvageID is the id of the k-th salvage of an anchor. Made from the anchor's, so that one that is there already is known.
+func salvageID(anchor, use string, k int) string {
+	if use == "" && k == 0 {
+		return anchor
+	}
+	sum := blake3.Sum256(binary.LittleEndian.AppendUint32([]byte(anchor+" "+use), uint32(k)))
+	return hex.EncodeToString(sum[:16])
+}
+
+// find returns the salvage of that id, if it is kept.
+func find(store *undo.Store, id string) *undo.Salvage {
+	for _, m := range store.List() {
+		if m.ID == id {
+			return &m
+		}
+	}
+	return nil
+}
+
+// salvageImages keeps, durably, every image in the undo log that is not in the source's lineage and that is not what is on
+// the disk now (rule 28). Regions that an earlier call kept are not kept again: a crash may have come between.
+func (v *Volume) salvageImages(source lineageAt, reason string) error {
+	log := v.undo.log.Load()
+	if log == nil || log.Anchor() == nil || log.Regions() == 0 {
+		return nil
+	}
+	v.undo.mu.Lock()
+	none := v.undo.tally.within(source)
+	v.undo.mu.Unlock()
+	if none {
+		return nil
+	}
+	store, err := v.salvages()
+	if err != nil {
+		return err
+	}
+	a := log.Anchor()
+	kept := map[int64]struct{}{}
+	id := ""
+	for k := 0; k < salvagesOfOne && id == ""; k++ {
+		id = salvageID(a.ID, "", k)
+		if find(store, id) == nil {
+			break
+		}
+		if err := regionsOf(store, id, kept); err != nil {
+			return err
+		}
+		id = ""
+	}
+	if id == "" {
+		return v.salvageFull(fmt.Errorf("%d salvages were made of one state of this copy", salvagesOfOne))
+	}
+	meta := v.describe(id, reason, a)
+	buf := block.NewBuffer(int(min(int64(1)<<v.region, v.size)))
+	defer buf.Release()
+	saved, err := store.Keep(meta, func(yield func(undo.Image) error) error {
+		return log.Each(func(i undo.Image) error {
+			if _, done := kept[i.Region]; done || v.inLineage(&i, source) {
+				return nil
+			}
+			if same, _, err := v.isNow(&i, buf); same || err != nil {
+				return err
+			}
+			return yield(i)
+		})
+	})
+	return v.kept(saved, err)
+}
+
+// kept says what was kept.
+func (v *Volume) kept(saved undo.Salvage, err error) error {
+	if noRoom(err) {
+		return v.salvageFull(err)
+	}
+	if err == nil && saved.ID != "" {
+		v.o.Log.Warn("content that is given up was kept", "volume", v.name, "salvage", saved.ID, "bytes", saved.Bytes, "why", saved.Reason)
+	}
+	return err
+}
+
+// describe fills in what a salvage is of.
+func (v *Volume) describe(id, reason string, a *undo.Anchor) undo.Salvage {
+	return undo.Salvage{
+		ID: id, Volume: v.name, Node: v.self, Reason: reason, RegionBytes: 1 << v.region, SizeBytes: v.size,
+		From:    fmt.Sprintf("generation %s of term %s, number %d", a.Position.Gen, a.History.Last().Term, a.Position.Number),
+		History: a.History, Position: a.Position,
+	}
+}
+
+// regionsOf adds the regions that a salvage has.
+func regionsOf(store *undo.Store, id string, to map[int64]struct{}) error {
+	view, err := store.Open(id)
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	for r := range view.Regions() {
+		to[r] = struct{}{}
+	}
+	return nil
+}
+
+// isNow reports whether the image is what is on the disk now. What is there is in buf, unless it is zero.
+func (v *Volume) isNow(i *undo.Image, buf *block.Buffer) (same, zero bool, err error) {
+	off := i.Region << v.region
+	now := buf.Bytes[:min(int64(len(buf.Bytes)), v.size-off)]
+	if zero, err = v.oldContent(off, now); err != nil {
+		return false, false, v.targetFailed(err)
+	}
+	switch {
+	case zero || i.Zero:
+		return zero == i.Zero || zero && isZero(i.Data), zero, nil
+	}
+	return bytes.Equal(now, i.Data), false, nil
+}
+
+// Salvages is what this server keeps of content that was given up, oldest first.
+func (v *Volume) Salvages() []undo.Salvage {
+	if store := v.undo.store.Load(); store != nil {
+		return store.List()
+	}
+	return nil
+}
+
+// SalvageRoom is how many bytes are left for more of them, and whether that is little.
+func (v *Volume) SalvageRoom() (left int64, low bool) {
+	if store := v.undo.store.Load(); store != nil {
+		return store.Room()
+	}
+	return quarter(v.o.Limits.SalvageBytesMax, v.size), false
+}
+
+// storeOf returns the store, or an error that says that there is no such salvage.
+func (v *Volume) storeOf(id string) (*undo.Store, error) {
+	if store := v.undo.store.Load(); store != nil {
+		return store, nil
+	}
+	return nil, fmt.Errorf("volume %s: salvage %s: %w", v.name, id, undo.ErrUnknown)
+}
+
+// ExportSalvage writes a salvage as files, the manifest last: see undo.Store.Export.
+func (v *Volume) ExportSalvage(id string, to func(name string) (io.WriteCloser, error)) error {
+	store, err := v.storeOf(id)
+	if err != nil {
+		return err
+	}
+	return store.Export(id, to)
+}
+
+// OpenSalvage opens a salvage for reading; the caller closes it. It cannot be deleted meanwhile.
+func (v *Volume) OpenSalvage(id string) (*undo.View, error) {
+	store, err := v.storeOf(id)
+	if err != nil {
+		return nil, err
+	}
+	return store.Open(id)
+}
+
+// DeleteSalvage gives a salvage up for good.
+func (v *Volume) DeleteSalvage(id string) error {
+	store, err := v.storeOf(id)
+	if err != nil {
+		return err
+	}
+	return store.Delete(id)
+}
+
+// Range is a range of bytes of the volume.
+type Range struct{ Off, Len int64 }
+
+// applyBytes is how much is applied at a time.
+const applyBytes = 1 << 20
+
+// ApplySalvage writes what a salvage has in the ranges (none: all of it) with submit, which takes requests as
+// block.Device.Submit does: this volume's, if it is the source. What the salvage has not is left alone. A flush ends it. Returns
+// the bytes written.
+func (v *Volume) ApplySalvage(ctx context.Context, id string, ranges []Range, submit func([]*block.Request)) (written int64, err error) {
+	view, err := v.OpenSalvage(id)
+	if err != nil {
+		return 0, err
+	}
+	defer view.Close()
+	if len(ranges) == 0 {
+		ranges = []Range{{0, math.MaxInt64}}
+	}
+	for _, r := range ranges {
+		if r.Off < 0 || r.Len <= 0 {
+			return written, fmt.Errorf("apply salvage %s: a range of %d bytes at %d is not possible", id, r.Len, r.Off)
+		}
+		end := r.Off + min(r.Len, math.MaxInt64-r.Off)
+		for off := r.Off; off < end && ctx.Err() == nil; {
+			list := view.Extents(off, end-off, 1)
+			if len(list) == 0 {
+				break
+			}
+			e := list[0]
+			if e.Saved {
+				e.Len = min(e.Len, applyBytes)
+				if err := applyPiece(view, e, submit); err != nil {
+					return written, fmt.Errorf("apply salvage %s: %d bytes at %d: %w", id, e.Len, e.Off, err)
+				}
+				written += e.Len
+			}
+			off += e.Len
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return written, fmt.Errorf("apply salvage %s: %d bytes were applied: %w", id, written, err)
+	}
+	return written, submitOne(submit, &block.Request{Op: block.Flush})
+}
+
+func applyPiece(view *undo.View, e undo.Extent, submit func([]*block.Request)) error {
+	if e.Zero {
+		return submitOne(submit, &block.Request{Op: block.Zero, Off: e.Off, Len: e.Len})
+	}
+	buf := block.NewBuffer(int(e.Len))
+	defer buf.Release()
+	if _, err := view.ReadAt(buf.Bytes, e.Off); err != nil {
+		return err
+	}
+	return submitOne(submit, &block.Request{Op: block.Write, Off: e.Off, Len: e.Len, Buf: buf})
+}
+
+// submitOne waits for one request.
+func submitOne(submit func([]*block.Request), r *block.Request) error {
+	part := &longPart{ready: make(chan struct{}, 1)}
+	r.By = part
+	submit([]*block.Request{r})
+	<-part.ready
+	return r.Err
+}
+
+// expire deletes the salvages whose time is over; the keeper calls it.
+func (v *Volume) expire(now time.Time) {
+	store := v.undo.store.Load()
+	if store == nil {
+		return
+	}
+	for _, m := range store.Expired(now) {
+		err := store.Delete(m.ID)
+		if err != nil && !errors.Is(err, undo.ErrInUse) {
+			v.o.Log.Error("a salvage whose time is over could not be deleted", "volume", v.name, "salvage", m.ID, "err", err)
+		}
+		if err == nil {
+			v.o.Log.Info("a salvage was deleted: its time is over", "volume", v.name, "salvage", m.ID, "expired", m.Expires, "bytes", m.Bytes, "was", m.Reason)
+		}
+	}
+}
