@@ -78,6 +78,8 @@ func (n *Node) control() http.Handler {
 		return n.state(), nil
 	})
 	handle(mux, "token", n.tokenCame)
+	handle(mux, "fence", n.fenceCame)
+	handle(mux, "giveup", n.giveUpCame)
 	handle(mux, "create", n.createHere)
 	handle(mux, "start", func(_ context.Context, _ string, r *nameRequest) (nothing, error) {
 		return nothing{}, n.openVolume(r.Name)

@@ -58,6 +58,12 @@ func (a *vol) do(effect mirror.Effect) error {
 		a.v.Release()
 	case mirror.Checkpoint:
 		a.v.CheckpointHere(e.Plan)
+	case mirror.Fence:
+		a.fence(e)
+	case mirror.GiveUp:
+		a.giveUp(e)
+	case mirror.RollBack:
+		return a.v.RollBack()
 	case mirror.DeliverToken:
 		a.deliver(e.Heir)
 	case mirror.AskPeers:

@@ -20,13 +20,17 @@ func (s *service) Switchover(ctx context.Context, r api.Switchover, step func(ap
 		return nil, err
 	}
 	a, other, err := s.atSource(ctx, r.Volume)
-	if err != nil {
-		return nil, err
-	}
+	var result *api.SwitchoverResult
 	if other != nil {
-		return other.Switchover(ctx, r, step)
+		result, err = other.Switchover(ctx, r, step)
 	}
-	result, err := a.shownPlan(ctx, r)
+	if sourceGone(err) {
+		return s.withoutSource(ctx, r, step, err)
+	}
+	if err != nil || other != nil {
+		return result, err
+	}
+	result, err = a.shownPlan(ctx, r)
 	if err != nil || r.Plan {
 		return result, err
 	}
@@ -99,7 +103,7 @@ func (a *vol) switchTo(ctx context.Context, r api.Switchover, result *api.Switch
 		limit = min(time.Until(end)*3/4, time.Duration(a.n.cfg.Limits.HoldMax))
 	}
 	reply, err := a.command(ctx, func(id uint64) mirror.Event {
-		return mirror.Command{ID: id, Switch: &mirror.Switch{To: r.To, Plan: result.Plan, Limit: limit, Force: r.Force}}
+		return mirror.Command{ID: id, Mine: a.v.Own(), Switch: &mirror.Switch{To: r.To, Plan: result.Plan, Limit: limit, Force: r.Force}}
 	})
 	if err := replyError("volume "+a.name, reply, err); err != nil {
 		return err
