@@ -55,6 +55,18 @@ var calls = []Call{
 		func(ctx context.Context, s Service, r MirrorChange) (*VolumeStatus, error) {
 			return s.ChangeMirror(ctx, r)
 		}),
+	plain("SplitBrain", "Both sides of a volume whose replicas went on without each other.", false,
+		func(ctx context.Context, s Service, r VolumeName) (*SplitBrain, error) { return s.SplitBrain(ctx, r) }),
+	plain("ResolveSplitBrain", "Keeps one side; what the other has besides goes to a salvage.", true,
+		func(ctx context.Context, s Service, r ResolveSplitBrain) (*Nothing, error) {
+			return &Nothing{}, s.ResolveSplitBrain(ctx, r)
+		}),
+	plain("Salvages", "Content of a volume that replicas gave up, and that is kept.", false,
+		func(ctx context.Context, s Service, r VolumeName) (*Salvages, error) { return s.Salvages(ctx, r) }),
+	plain("ChangeSalvage", "Exports, applies or deletes a salvage.", true,
+		func(ctx context.Context, s Service, r SalvageChange) (*SalvageResult, error) {
+			return s.ChangeSalvage(ctx, r)
+		}),
 	stream("Switchover", "Makes another server the source, or shows the steps.", true,
 		func(ctx context.Context, s Service, r Switchover, item func(*SwitchoverStep) error) (*SwitchoverResult, error) {
 			return s.Switchover(ctx, r, func(step SwitchoverStep) { _ = item(&step) }) // who asked may be gone: the switchover goes on

@@ -36,6 +36,9 @@ func (p Place) check() error {
 	return nil
 }
 
+// CheckVolumeName finds what is wrong with a volume's name: it is a directory and an NBD export too.
+func CheckVolumeName(name string) error { return checkVolume(name) }
+
 func checkVolume(name string) error {
 	if !volumeName.MatchString(name) {
 		return Errorf(Usage, "", "%q is no volume name: up to 63 letters, digits, '_', '.' and '-', beginning with a letter or digit", name)

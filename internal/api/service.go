@@ -14,6 +14,11 @@ type Service interface {
 	CreateVolume(ctx context.Context, r CreateVolume) (*VolumeStatus, error)
 	DeleteVolume(ctx context.Context, r DeleteVolume) error
 	ChangeMirror(ctx context.Context, r MirrorChange) (*VolumeStatus, error)
+	// SplitBrain shows both sides of a volume; Resolve chooses.
+	SplitBrain(ctx context.Context, r VolumeName) (*SplitBrain, error)
+	ResolveSplitBrain(ctx context.Context, r ResolveSplitBrain) error
+	Salvages(ctx context.Context, r VolumeName) (*Salvages, error)
+	ChangeSalvage(ctx context.Context, r SalvageChange) (*SalvageResult, error)
 	// Switchover calls step as steps begin and end.
 	Switchover(ctx context.Context, r Switchover, step func(SwitchoverStep)) (*SwitchoverResult, error)
 }

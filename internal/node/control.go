@@ -69,23 +69,49 @@ type nothing struct{}
 func (n *Node) control() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", api.NewHandler(&service{n}))
-	handle(mux, "state", func(ctx context.Context, from string, s *nodeState) (nodeState, error) {
-		p := n.peers[from]
-		if p == nil {
-			return nodeState{}, api.Refusal(lineage.RuleNotAMember, "node "+from, "is not in the configuration of "+n.cfg.Node+" ([[peer]])", "add it there")
-		}
-		n.heard(p, *s)
+	handle(mux, "state", func(_ context.Context, from string, s *nodeState) (nodeState, error) {
+		n.heard(n.peers[from], *s)
 		return n.state(), nil
 	})
 	handle(mux, "token", n.tokenCame)
 	handle(mux, "fence", n.fenceCame)
 	handle(mux, "giveup", n.giveUpCame)
+	handle(mux, "fork", n.forkCame)
 	handle(mux, "create", n.createHere)
 	handle(mux, "start", func(_ context.Context, _ string, r *nameRequest) (nothing, error) {
-		return nothing{}, n.openVolume(r.Name)
+		return nothing{}, n.startHere(r.Name)
 	})
 	handle(mux, "forget", func(_ context.Context, _ string, r *nameRequest) (nothing, error) { return nothing{}, n.forget(*r) })
-	return mux
+	return n.onlyPeers(mux)
+}
+
+// onlyPeers lets in servers that this one's configuration names; a certificate of the cluster alone is not enough.
+func (n *Node) onlyPeers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from := peer.NodeOf(r)
+		if n.peers[from] == nil {
+			e := api.Refusal(lineage.RuleNotAMember, "node "+from, "is not in the configuration of "+n.cfg.Node+" ([[peer]])", "add it there")
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(e.Code.HTTPStatus())
+			_ = json.NewEncoder(w).Encode(api.ErrorDocument{Error: e})
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// startHere opens a replica that was made a moment ago.
+func (n *Node) startHere(name string) error {
+	if err := api.CheckVolumeName(name); err != nil {
+		return err
+	}
+	if n.ctx.Err() != nil {
+		return errStopped
+	}
+	if n.find(name) != nil {
+		return nil
+	}
+	return n.openVolume(name)
 }
 
 // handle serves one call of a peer.
@@ -145,9 +171,13 @@ func (a *vol) deliver(heir lineage.Heir) {
 	})
 }
 
-// createHere makes a replica on this server. When it fails nothing is left behind.
+// createHere makes a replica on this server. When it fails nothing is left behind, unless the agent dies meanwhile: then
+// the remains are cleared at its start (openVolumes).
 func (n *Node) createHere(_ context.Context, _ string, r *createRequest) (createAnswer, error) {
 	name := r.Header.Name
+	if err := api.CheckVolumeName(name); err != nil {
+		return createAnswer{}, err
+	}
 	n.mu.Lock()
 	_, exists := n.volumes[name]
 	_, unusable := n.broken[name]
@@ -163,19 +193,32 @@ func (n *Node) createHere(_ context.Context, _ string, r *createRequest) (create
 	header := r.Header
 	header.Cluster, header.Node = n.id.Cluster, n.cfg.Node
 	_, before := vfs.OS.Stat(r.Path)
-	h, err := volume.Create(volume.Options{FS: vfs.OS, Dir: filepath.Join(n.volumesDir(), name), Limits: n.volumeLimits(), Log: n.log},
+	dir := filepath.Join(n.volumesDir(), name)
+	if _, err := os.Stat(dir); err == nil {
+		return createAnswer{}, api.Refusal(ruleExists, object, "there is a directory "+dir+" already", "look at what it holds, and remove it if nothing needs it")
+	}
+	h, err := volume.Create(volume.Options{FS: vfs.OS, Dir: dir, Limits: n.volumeLimits(), Log: n.log},
 		volume.New{Header: header, Path: r.Path, SizeBytes: r.SizeBytes})
 	if err != nil {
+		err = errors.Join(err, os.RemoveAll(dir))
 		return createAnswer{}, api.Errorf(api.Failed, object, "%v", err)
 	}
-	return createAnswer{SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes, Made: before != nil}, nil
+	return createAnswer{SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes, Made: errors.Is(before, os.ErrNotExist)}, nil
 }
 
-// forget ends a replica on this server; its backing store stays as it is.
+// forget ends a replica on this server; its backing store stays as it is. One that serves is not forgotten: its device may
+// be in use. One whose log cannot be read is left alone: what it belongs to is not known.
 func (n *Node) forget(r nameRequest) error {
+	if err := api.CheckVolumeName(r.Name); err != nil {
+		return err
+	}
 	dir := filepath.Join(n.volumesDir(), r.Name)
 	n.mu.Lock()
 	a := n.volumes[r.Name]
+	if a != nil && len(n.nbd.Connections(r.Name)) > 0 {
+		n.mu.Unlock()
+		return api.Refusal(ruleInUse, "volume "+r.Name+" on "+n.cfg.Node, "clients use its device", "end them first")
+	}
 	if a != nil && a.id != r.Volume {
 		n.mu.Unlock()
 		return api.Refusal(ruleUnknownVolume, "volume "+r.Name+" on "+n.cfg.Node, "is another volume of that name", "")
@@ -188,6 +231,8 @@ func (n *Node) forget(r nameRequest) error {
 	if a != nil {
 		path = a.v.Header().Backing.Path
 		err = a.close()
+	} else if _, gone := os.Stat(dir); errors.Is(gone, os.ErrNotExist) {
+		return nil
 	} else if log, opened := intentlog.Open(vfs.OS, dir, intentlog.Options{}); opened == nil { // made, never started
 		path = log.Header().Backing.Path
 		if log.Header().Volume != r.Volume {
@@ -195,6 +240,11 @@ func (n *Node) forget(r nameRequest) error {
 			err = api.Refusal(ruleUnknownVolume, "volume "+r.Name+" on "+n.cfg.Node, "is another volume of that name", "")
 		}
 		err = errors.Join(err, log.Close())
+	} else {
+		err = opened
+	}
+	if err == nil {
+		err = n.keepSalvages(r.Name, dir)
 	}
 	if err == nil {
 		err = os.RemoveAll(dir)
@@ -225,7 +275,7 @@ func (n *Node) leave(a *vol, said string) {
 	})
 }
 
-// everywhere makes one call at a member, here or there.
+// forgetAt, createAt and startAt make one call at a member, here or there.
 func (n *Node) forgetAt(ctx context.Context, node string, r nameRequest) error {
 	if node == n.cfg.Node {
 		return n.forget(r)

@@ -230,6 +230,8 @@ func (n *Node) streamCame(conn *peer.Conn, hello wire.Hello) {
 	a.post(mirror.SessionAsked{ID: id, From: hello.Node, Term: hello.Term, Record: hello.Record, History: hello.History, Position: hello.Position, Mine: a.v.Own()})
 	select {
 	case <-in.settled:
+	case <-conn.Done():
+		a.answerSession(id, func(*incoming) {})
 	case <-a.done:
 		a.answerSession(id, func(in *incoming) { _ = in.conn.Refuse("agent-stops", "the agent is being stopped") })
 	}
@@ -254,8 +256,7 @@ func (a *vol) accept(id uint64) error {
 	a.answerSession(id, func(in *incoming) {
 		a.v.DropSession("replaced by a new session of " + in.hello.Node)
 		h, own := a.v.Header(), a.v.Own()
-		agreed := lineage.CutBack(own.History, own.Position, in.hello.History, in.hello.Position)
-		kept := own.History[:own.History.Find(agreed.Gen)+1]
+		agreed, kept := a.v.AgreedWith(in.hello.History, in.hello.Position)
 		encryption := wire.EncryptionOn
 		if in.hello.Encryption == wire.EncryptionOff && !a.n.cfg.Encrypted() {
 			encryption = wire.EncryptionOff

@@ -134,8 +134,10 @@ func (n *Node) heard(p *neighbour, s nodeState) {
 	for _, a := range n.all() {
 		info := s.Volumes[a.id]
 		a.post(mirror.PeerSeen{Node: p.name, Info: info})
-		if gone := info.Settings.Find(n.cfg.Node); gone != nil && gone.Removed && info.Serving {
-			n.leave(a, p.name)
+		if h := a.v.Header(); info.Serving && !info.Served.Less(h.Promised) && h.Settings.Version.Compare(info.Settings.Version) <= 0 {
+			if gone := info.Settings.Find(n.cfg.Node); gone != nil && gone.Removed {
+				n.leave(a, p.name)
+			}
 		}
 	}
 	n.wakeWatchers()

@@ -317,6 +317,13 @@ func (n *Node) openVolumes() {
 		n.log.Error("state directory", "err", err)
 	}
 	for _, e := range entries {
+		if dir := filepath.Join(n.volumesDir(), e.Name()); unfinished(dir) {
+			n.log.Warn("the remains of a replica that was never made whole are removed", "dir", dir)
+			if err := os.RemoveAll(dir); err != nil {
+				n.log.Error("state directory", "err", err)
+			}
+			continue
+		}
 		if err := n.openVolume(e.Name()); err != nil {
 			n.log.Error("volume cannot be opened", "volume", e.Name(), "err", err)
 			n.events.add(api.Event{Level: "error", Volume: e.Name(), Object: "volume " + e.Name(), Message: "cannot be opened: " + err.Error()})
@@ -325,6 +332,13 @@ func (n *Node) openVolumes() {
 			n.mu.Unlock()
 		}
 	}
+}
+
+// unfinished reports the directory of a replica whose making was cut off: an intent log without a header is none, and
+// nothing was ever served from it.
+func unfinished(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "header"))
+	return errors.Is(err, os.ErrNotExist)
 }
 
 func (n *Node) openVolume(name string) error {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"keelson/internal/api"
@@ -62,6 +63,10 @@ func (s *service) CreateVolume(ctx context.Context, r api.CreateVolume) (*api.Vo
 			h.Role, h.Promised, h.Served = lineage.RoleSource, term, term
 		}
 		answer, err := n.createAt(ctx, p.Node, createRequest{Header: h, Path: p.Path, SizeBytes: size})
+		var said *api.Error
+		if err != nil && !errors.As(err, &said) || said != nil && said.Rule == "" && said.Object == "node "+p.Node {
+			made = append(made, madeReplica{p.Node, false}) // its answer was lost: perhaps it was made
+		}
 		if err != nil {
 			return nil, undo(err)
 		}
@@ -128,7 +133,8 @@ func (s *service) atSource(ctx context.Context, name string) (*vol, *api.Client,
 		err := n.broken[name]
 		n.mu.Unlock()
 		if err != nil {
-			return nil, nil, api.Errorf(api.Failed, "volume "+name, "cannot be opened: %v", err)
+			return nil, nil, api.Errorf(api.Failed, "volume "+name, "cannot be opened: %v", err).
+				WithNext("repair what it names; or stop the agent and move %s away, if the replica is to be given up", filepath.Join(n.volumesDir(), name))
 		}
 		return nil, nil, unknownVolume(name)
 	}
@@ -170,6 +176,9 @@ func (s *service) DeleteVolume(ctx context.Context, r api.DeleteVolume) error {
 		return other.DeleteVolume(ctx, r)
 	}
 	n, object := s.n, "volume "+r.Name
+	if view := a.view.Load(); !view.Open || view.Plan != nil {
+		return api.Refusal(lineage.RuleSourceClosed, object, "it is not being served by "+n.cfg.Node+" now: "+view.Reason, lineage.NextOf(lineage.RuleSourceClosed))
+	}
 	if users := n.nbd.Connections(r.Name); len(users) > 0 {
 		return api.Refusal(ruleInUse, object, fmt.Sprintf("%d clients use its device (the first from %s)", len(users), users[0].Remote), "end them first")
 	}
@@ -245,7 +254,7 @@ func (s *service) addReplica(ctx context.Context, a *vol, r api.MirrorChange) (u
 	}
 	fresh := intentlog.Header{Volume: a.id, Name: a.name, RegionBytes: h.RegionBytes}
 	fresh.Standing = lineage.Standing{Role: lineage.RoleTarget, Record: h.Record, Settings: h.Settings.Clone()}
-	fresh.Settings.Version = lineage.Epoch{}
+	fresh.Settings.Version.N++ // as new as the addition: word from before it does not make the new replica leave
 	fresh.Settings.Members = slices.DeleteFunc(fresh.Settings.Members, func(m lineage.Member) bool { return m.Node == r.Target })
 	answer, err := n.createAt(ctx, r.Target, createRequest{Header: fresh, Path: r.Path, SizeBytes: h.SizeBytes})
 	if err != nil {

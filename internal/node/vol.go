@@ -71,10 +71,12 @@ func newVol(n *Node, name string) (*vol, error) {
 	a.ctx, a.stop = context.WithCancel(context.Background())
 	v, err := volume.Open(volume.Options{FS: vfs.OS, Dir: a.dir, Limits: n.volumeLimits(), Post: a.post, Log: n.log, Crash: n.crash})
 	if err != nil {
+		a.stop()
 		return nil, err
 	}
 	h := v.Header()
 	if h.Cluster != n.id.Cluster || h.Node != n.cfg.Node {
+		a.stop()
 		return nil, errors.Join(fmt.Errorf("volume %s: %s belongs to node %s of cluster %s, this is %s of %s; it was copied from another server",
 			name, a.dir, h.Node, h.Cluster, n.cfg.Node, n.id.Cluster), v.Close())
 	}

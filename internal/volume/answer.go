@@ -134,6 +134,10 @@ func (v *Volume) CloseDevice(why string) {
 	v.mu.Lock()
 	v.serving, v.held = false, false
 	v.freed.Broadcast()
+	v.mu.Unlock()
+	v.genMu.Lock() // nor does a generation begin after this
+	defer v.genMu.Unlock()
+	v.mu.Lock()
 	for v.flight[0]+v.flight[1] > 0 {
 		v.freed.Wait()
 	}
@@ -151,6 +155,8 @@ func (v *Volume) Hold(plan string) {
 	v.done.Add(1)
 	go func() {
 		defer v.done.Done()
+		v.genMu.Lock()   // a generation that is being begun is part of what has to end
+		v.genMu.Unlock() //nolint:staticcheck // waiting is all that is wanted
 		v.mu.Lock()
 		for v.held && v.serving && (v.flight[0]+v.flight[1] > 0 || v.waiting.head != nil || v.flushes.head != nil) {
 			v.freed.Wait()

@@ -173,8 +173,9 @@ func (s *session) probe(h wire.Header, body *block.Buffer) error {
 // flush makes data and then the record of its number durable before any later frame is applied (rules 10 and 15).
 func (s *session) flush(number uint64) error {
 	v := s.v
-	if err := v.disk.Datasync(); err != nil {
-		return v.targetFailed(err)
+	if err := v.disk.Datasync(); err != nil { // whatever the reason: what it dropped, the next one would call durable
+		v.fail(err)
+		return err
 	}
 	if !s.inStep {
 		return nil

@@ -77,9 +77,15 @@ func (v *Volume) checkpoint(coolAll bool, update func(*intentlog.Header)) error 
 				v.freed.Wait()
 			}
 		},
-		SyncData: v.disk.Datasync,
-		Update:   update,
-		CoolAll:  coolAll,
+		SyncData: func() error {
+			err := v.disk.Datasync()
+			if err != nil { // whatever the reason: what it dropped, the next one would call durable
+				v.fail(err)
+			}
+			return err
+		},
+		Update:  update,
+		CoolAll: coolAll,
 	})
 	v.stats.checkpoints.Add(1)
 	if err != nil {

@@ -124,9 +124,12 @@ func (l *link) copyRegion(region int64, hash bool) (sent int64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		zero, err := v.content(off, buf)
+		zero, err := v.content(&l.ahead, off, buf.Bytes)
 		if err != nil {
 			v.fail(err)
+			if lock {
+				v.unlock(off)
+			}
 			return 0, err
 		}
 		h := wire.Header{Offset: uint64(off), Length: uint64(length), Gen: version.Index(), Number: version.Number()}
@@ -187,14 +190,7 @@ func (l *link) put(region int64, version lineage.Version, lock bool, h wire.Head
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if lock {
-		off := int64(h.Offset)
-		for i, s := range v.active {
-			if s.number == 0 && s.off == off {
-				v.active = append(v.active[:i], v.active[i+1:]...)
-				break
-			}
-		}
-		v.freed.Broadcast()
+		v.unlockRange(int64(h.Offset))
 	}
 	if v.log.Version(region) != version {
 		return false
@@ -212,6 +208,23 @@ func (l *link) put(region int64, version lineage.Version, lock bool, h wire.Head
 	l.set.Remove(region)
 	l.hash.Remove(region)
 	return true
+}
+
+// unlockRange gives up a range that quiet locked. mu is held.
+func (v *Volume) unlockRange(off int64) {
+	for i, s := range v.active {
+		if s.number == 0 && s.off == off {
+			v.active = append(v.active[:i], v.active[i+1:]...)
+			break
+		}
+	}
+	v.freed.Broadcast()
+}
+
+func (v *Volume) unlock(off int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.unlockRange(off)
 }
 
 // probed takes the answer to a probe. Equal and not written to since: in step. Otherwise its content is sent in turn.
@@ -237,15 +250,39 @@ func (l *link) probed(region int64, same bool) error {
 	return nil
 }
 
-// content reads a region into buf; zero means that it is all zero (then buf may be untouched).
-func (v *Volume) content(off int64, buf *block.Buffer) (zero bool, err error) {
-	if ext, err := v.disk.Extents(off, int64(len(buf.Bytes))); err == nil && len(ext) > 0 && ext[0].Zero && ext[0].Len >= int64(len(buf.Bytes)) {
-		return true, nil
+// dataAhead remembers how far a walk through the volume is over data that has no hole. To look for the end of a stretch
+// of data can cost as much as the stretch is long, so it is not done for each region of it.
+type dataAhead struct {
+	until int64 // bytes of the volume
+	look  int64 // how far to look the next time
+}
+
+// lookMax is the farthest that is looked for the end of a stretch of data.
+const lookMax = 1 << 30
+
+// content reads a range into p; zero means that it is all zero (then p may be untouched). Only that there is data is
+// remembered: a hole may be filled at any time.
+func (v *Volume) content(d *dataAhead, off int64, p []byte) (zero bool, err error) {
+	length := int64(len(p))
+	if off+length > d.until {
+		d.look = min(max(d.look, length), v.size-off)
+		ext, err := v.disk.Extents(off, d.look)
+		switch {
+		case err != nil || len(ext) == 0:
+		case ext[0].Zero && ext[0].Len >= length:
+			return true, nil
+		case ext[0].Zero:
+			d.look = 0
+		case ext[0].Len < d.look:
+			d.until, d.look = off+ext[0].Len, 0
+		default:
+			d.until, d.look = off+ext[0].Len, min(2*d.look, lookMax)
+		}
 	}
-	if _, err := v.disk.ReadAt(buf.Bytes, off); err != nil {
+	if _, err := v.disk.ReadAt(p, off); err != nil {
 		return false, err
 	}
-	return isZero(buf.Bytes), nil
+	return isZero(p), nil
 }
 
 var zeroes [4096]byte
@@ -264,13 +301,11 @@ func isZero(p []byte) bool {
 func (l *link) end() error {
 	v := l.v
 	v.crash("resync-end")
+	v.genMu.Lock() // history and position of one moment: no generation begins in between
+	defer v.genMu.Unlock()
 	header := v.log.Header()
 	v.mu.Lock()
 	end := wire.End{History: header.History, Position: v.at(), Record: header.Record, Settings: header.Settings}
-	if end.Position.Gen != header.History.Last().ID && v.index != 0 { // a generation has begun since the header was read
-		v.mu.Unlock()
-		return l.end()
-	}
 	text, err := wire.Marshal(wire.TypeEnd, end)
 	if err == nil {
 		l.stream.Queue(wire.Header{Type: wire.TypeEnd, Number: end.Position.Number}, nil, text)

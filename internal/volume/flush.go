@@ -66,7 +66,7 @@ func (v *Volume) flushOnce() {
 		return
 	}
 	floor, fresh := v.prefix(), v.flooring == 0
-	links, floored, index, gen := v.links, v.floored, v.index, v.gen.ID
+	links, floored, gen := v.links, v.floored, v.at().Gen
 	v.flooring = floor
 	for _, l := range links {
 		l.flush(v.number)
@@ -79,7 +79,7 @@ func (v *Volume) flushOnce() {
 	if floored < floor || fresh {
 		if err = v.disk.Datasync(); err != nil {
 			v.fail(err)
-		} else if index != 0 {
+		} else if gen != (lineage.GenID{}) {
 			if err = v.log.SetFloor(lineage.Position{Gen: gen, Number: floor}); err != nil {
 				err = v.logError(err)
 			}

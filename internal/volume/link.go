@@ -53,7 +53,8 @@ type link struct {
 	sentAt    time.Time // of the oldest frame sent since everything was acknowledged
 	lag       lag
 
-	compare compare // the reader's own
+	compare compare   // the reader's own
+	ahead   dataAhead // the copier's own
 }
 
 // LinkOptions are what a session begins with.
@@ -353,9 +354,11 @@ func (l *link) sendPart(r *block.Request, off, end int64) {
 // waitRoom waits, bounded, until the target's queue is below its limit; a target that stays full is dropped.
 func (l *link) waitRoom(limit int64) {
 	wait := l.v.o.Limits.AsyncStall
+	l.v.mu.Lock()
 	if l.sync {
 		wait = l.v.o.Limits.SyncTimeout
 	}
+	l.v.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	if err := l.stream.WaitRoom(ctx, limit); err != nil && l.stream.Err() == nil {
@@ -391,7 +394,7 @@ func (v *Volume) dropStalled(now time.Time) {
 
 // waitsFor reports that something waits for this target's acknowledgement. mu is held.
 func (v *Volume) waitsFor(l *link) bool {
-	return v.waiting.head != nil && v.waiting.head.Number > l.written || v.flushes.head != nil && v.flushes.head.Number > l.durable
+	return v.waiting.head != nil && v.waiting.head.Number > l.written || v.flushes.head != nil && v.flushes.head.Number > l.durable && v.flushes.head.Number <= l.flushed
 }
 
 // SendRecord, SendSettings and SendCheckpoint put frames into the target's stream.

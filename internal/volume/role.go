@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"keelson/internal/block"
 	"keelson/internal/intentlog"
 	"keelson/internal/lineage"
 	"keelson/internal/wire"
@@ -39,10 +40,13 @@ func (v *Volume) BeginGeneration() error {
 	v.genMu.Lock()
 	defer v.genMu.Unlock()
 	v.mu.Lock()
-	begun := v.index != 0
+	begun, serving := v.index != 0, v.serving
 	v.mu.Unlock()
 	if begun {
 		return nil
+	}
+	if !serving {
+		return block.ErrShutdown
 	}
 	return v.begin(nil)
 }

@@ -100,9 +100,10 @@ func (v *Volume) salvageRollback(log *undo.Log, a *undo.Anchor) error {
 	meta.From = "what the resync had brought until then"
 	buf := block.NewBuffer(int(min(int64(1)<<v.region, v.size)))
 	defer buf.Release()
+	var ahead dataAhead
 	saved, err := store.Keep(meta, func(yield func(undo.Image) error) error {
 		return log.Each(func(i undo.Image) error {
-			same, zero, err := v.isNow(&i, buf)
+			same, zero, err := v.isNow(&i, &ahead, buf)
 			if same || err != nil {
 				return err
 			}

@@ -103,12 +103,13 @@ func (v *Volume) salvageImages(source lineageAt, reason string) error {
 	meta := v.describe(id, reason, a)
 	buf := block.NewBuffer(int(min(int64(1)<<v.region, v.size)))
 	defer buf.Release()
+	var ahead dataAhead
 	saved, err := store.Keep(meta, func(yield func(undo.Image) error) error {
 		return log.Each(func(i undo.Image) error {
 			if _, done := kept[i.Region]; done || v.inLineage(&i, source) {
 				return nil
 			}
-			if same, _, err := v.isNow(&i, buf); same || err != nil {
+			if same, _, err := v.isNow(&i, &ahead, buf); same || err != nil {
 				return err
 			}
 			return yield(i)
@@ -151,10 +152,10 @@ func regionsOf(store *undo.Store, id string, to map[int64]struct{}) error {
 }
 
 // isNow reports whether the image is what is on the disk now. What is there is in buf, unless it is zero.
-func (v *Volume) isNow(i *undo.Image, buf *block.Buffer) (same, zero bool, err error) {
+func (v *Volume) isNow(i *undo.Image, ahead *dataAhead, buf *block.Buffer) (same, zero bool, err error) {
 	off := i.Region << v.region
 	now := buf.Bytes[:min(int64(len(buf.Bytes)), v.size-off)]
-	if zero, err = v.oldContent(off, now); err != nil {
+	if zero, err = v.content(ahead, off, now); err != nil {
 		return false, false, v.targetFailed(err)
 	}
 	switch {

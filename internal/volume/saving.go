@@ -41,6 +41,7 @@ type saver struct {
 	queued map[int64]struct{} // regions of images
 	old    []byte             // content of images
 	used   int
+	ahead  dataAhead
 }
 
 // changesRegions reports whether a frame does.
@@ -176,7 +177,7 @@ func (s *session) saveRegion(r int64) error {
 	i.Data = k.old[k.used:][:length:length]
 	if i.Zero = !i.Unknown && i.Gen == lineage.ZeroGen; !i.Zero {
 		var err error
-		if i.Zero, err = v.oldContent(off, i.Data); err != nil {
+		if i.Zero, err = v.content(&k.ahead, off, i.Data); err != nil {
 			return v.targetFailed(err)
 		}
 	}
@@ -196,17 +197,6 @@ func (v *Volume) versionOf(r int64) undo.Image {
 		return undo.Image{Region: r, Unknown: true}
 	}
 	return undo.Image{Region: r, Gen: v.log.GenByIndex(version.Index()), Number: version.Number()}
-}
-
-// oldContent reads a region; zero means that it is all zero.
-func (v *Volume) oldContent(off int64, p []byte) (zero bool, err error) {
-	if ext, err := v.disk.Extents(off, int64(len(p))); err == nil && len(ext) > 0 && ext[0].Zero && ext[0].Len >= int64(len(p)) {
-		return true, nil
-	}
-	if _, err := v.disk.ReadAt(p, off); err != nil {
-		return false, err
-	}
-	return isZero(p), nil
 }
 
 // inLineage reports that the image need not be kept: it is of a write that the source has (rule 28).
@@ -321,7 +311,7 @@ func (s *session) beginResync() error {
 	agreed, kept := s.agreed, s.kept
 	var note anchorNote
 	switch {
-	case h.Consistent == consistentYes && len(h.History) == 0: // it never followed anybody: nobody was told anything
+	case h.Consistent == consistentYes && (len(h.History) == 0 || v.omits(omitUndo)): // it never followed anybody: nobody was told anything
 		h.Consistent = consistentNo
 	case h.Consistent == consistentYes:
 		a, err := v.setAnchor(s.reason())
@@ -340,6 +330,8 @@ func (s *session) beginResync() error {
 		agreed, kept = v.AgreedWith(s.source.history, s.source.at)
 		note = noteOf(h)
 	}
+	v.ckptMu.Lock() // a checkpoint that knew the old position must not save it after this
+	defer v.ckptMu.Unlock()
 	err := v.log.Save(func(d *intentlog.Header) {
 		d.Consistent, d.History, d.Position, d.Anchor = h.Consistent, kept, agreed, nil
 		if note.ID != "" || note.GaveUp != "" {
@@ -363,6 +355,9 @@ func (s *session) beginResync() error {
 func (s *session) resume() error {
 	v := s.v
 	h := v.log.Header()
+	if v.omits(omitUndo) {
+		return nil
+	}
 	if h.Consistent != consistentYes {
 		if _, err := v.undoLog(); err != nil { // it had failed, or a resync without a way back goes on
 			return err

@@ -289,8 +289,14 @@ func (s *session) end(text []byte) error {
 			h.Settings = e.Settings
 		}
 		record, settings = h.Record, h.Settings
+		v.mu.Lock() // the next checkpoint saves no older position
+		v.gen, v.number, v.position, v.inStep = e.History.Last(), e.Position.Number, e.Position, true
+		v.mu.Unlock()
 	})
 	if err != nil {
+		v.mu.Lock()
+		v.inStep = false
+		v.mu.Unlock()
 		return err
 	}
 	v.crash("target-adopted")
@@ -301,9 +307,6 @@ func (s *session) end(text []byte) error {
 	}
 	s.saver = saver{}
 	v.setUndoReason("")
-	v.mu.Lock()
-	v.gen, v.number, v.position, v.inStep = e.History.Last(), e.Position.Number, e.Position, true
-	v.mu.Unlock()
 	s.inStep, s.resync = true, false
 	s.written, s.durable = e.Position.Number, e.Position.Number
 	s.acked = [2]uint64{s.written, s.durable}
@@ -318,20 +321,24 @@ func (s *session) newGen(h wire.Header, text []byte) error {
 	if err := wire.Unmarshal(h.Type, text, &gen); err != nil {
 		return err
 	}
-	if int(h.Gen) != len(s.ids) {
-		if int(h.Gen) < len(s.ids) && s.ids[h.Gen] == gen.ID {
-			return nil // it was in the table already
-		}
+	switch {
+	case int(h.Gen) < len(s.ids) && s.ids[h.Gen] == gen.ID: // it was in the table already
+	case int(h.Gen) != len(s.ids):
 		return fmt.Errorf("mirror %s->%s: generation %d of the source's table came where %d was due (wire-order)", s.from, s.v.self, h.Gen, len(s.ids))
-	}
-	if err := s.learn(gen.ID[:]); err != nil {
-		return err
+	default:
+		if err := s.learn(gen.ID[:]); err != nil {
+			return err
+		}
 	}
 	if !s.inStep {
 		return nil
 	}
 	v := s.v
-	err := v.log.Save(func(h *intentlog.Header) { h.History = append(h.History, gen) })
+	err := v.log.Save(func(h *intentlog.Header) {
+		if h.History.Last().ID != gen.ID {
+			h.History = append(h.History, gen)
+		}
+	})
 	if err != nil {
 		return v.logError(err)
 	}

@@ -72,6 +72,7 @@ const (
 	omitAdoptFirst                           // the log is dropped after history and position were adopted
 	omitSalvageUnknown                       // a region of unknown version is salvaged
 	omitSalvageRollback                      // what a rollback overwrites is salvaged
+	omitUndo                                 // everything (to measure what it costs)
 )
 
 func (v *Volume) omits(o omission) bool { return v.o.omit&o != 0 }

@@ -76,7 +76,7 @@ func (g *gate) Read() (wire.Header, *block.Buffer, error) {
 }
 
 // waitHeld waits until a change is kept from arriving.
-func (g *gate) waitHeld(t *testing.T) {
+func (g *gate) waitHeld(t testing.TB) {
 	t.Helper()
 	waitFor(t, "the gate holds something", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.held })
 }
@@ -117,7 +117,7 @@ func newReturning(t *testing.T, o omission, crashed bool) *returning {
 	w := &returning{a: quietServer(t, "a", o), b: quietServer(t, "b", 0), own: []int64{10, 11, 20}}
 	a, b := w.a, w.b
 	a.serve(1)
-	put(t, a.v, 0, random(1, testSize))
+	put(t, a.v, 0, random(1, 24*testRegion))
 	flush(t, a.v)
 	cut := connect(a, b, lineage.Member{})
 	_ = cut.Close(errCut)
@@ -133,7 +133,8 @@ func newReturning(t *testing.T, o omission, crashed bool) *returning {
 	if err := do(b.v, block.Trim, 0, 31*testRegion, testRegion, nil); err != nil {
 		t.Fatal(err)
 	}
-	put(t, b.v, 40*testRegion, random(6, 12*testRegion))
+	put(t, b.v, 4*testRegion, random(6, 4*testRegion))
+	put(t, b.v, 40*testRegion, random(7, 4*testRegion))
 	a.v.CloseDevice("test")
 	a.v.BecomeTarget()
 	if crashed {
@@ -492,6 +493,16 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
+// differing are the regions that differ.
+func differing(p, q []byte) (list []int) {
+	for r := range len(p) / testRegion {
+		if !bytes.Equal(p[r*testRegion:][:testRegion], q[r*testRegion:][:testRegion]) {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
 // crashAt makes the k-th call of the file system from now on, and all that follow, fail; the count of calls comes back.
 func crashAt(s *server, k int) (calls func() int) {
 	var mu sync.Mutex
@@ -566,7 +577,7 @@ func resyncCrashes(t *testing.T, o omission, step int) error {
 	if err != nil {
 		return err
 	}
-	for k := 1; k <= calls+2; k += step {
+	for k := calls + 2; k > 0; k -= step {
 		if _, err := resyncCrash(t, o, k, k/2%2 == 0, k/4%2 == 0); err != nil {
 			return fmt.Errorf("crash at call %d of %d: %w", k, calls, err)
 		}
@@ -592,7 +603,7 @@ func TestCrashesOfARollback(t *testing.T) {
 			}
 		}
 		if !bytes.Equal(content(t, w.a), w.before) {
-			t.Fatalf("crash at call %d: the anchor is not restored", k)
+			t.Fatalf("crash at call %d: the anchor is not restored: %v, %+v, RollBack said: %v; %s", k, differing(content(t, w.a), w.before), w.a.v.UndoStatus(), err, w.a.v.Header().Anchor)
 		}
 		kept, list := salvaged(w.a)
 		for r := int64(0); r < testSize/testRegion; r++ {

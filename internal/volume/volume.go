@@ -133,7 +133,6 @@ type Volume struct {
 	wantCkpt chan struct{}
 	stop     chan struct{}
 	done     sync.WaitGroup
-	long     chan struct{} // one long trim at a time
 	readers  chan struct{} // slots for reads that wait for the disk
 	ckptMu   sync.Mutex    // one checkpoint at a time
 	genMu    sync.Mutex    // one generation begins at a time
@@ -265,7 +264,7 @@ func Open(o Options) (*Volume, error) {
 		name: h.Name, self: h.Node, path: h.Backing.Path, size: h.SizeBytes, disk: disk, log: log, o: o,
 		region: uint(bits.TrailingZeros64(uint64(h.RegionBytes))), extent: uint(bits.TrailingZeros64(uint64(h.ExtentBytes))),
 		regions: log.Regions(), wake: make(chan struct{}, 1), wantCkpt: make(chan struct{}, 1), stop: make(chan struct{}),
-		long: make(chan struct{}, 1), readers: make(chan struct{}, readersMax),
+		readers: make(chan struct{}, readersMax),
 	}
 	v.freed.L = &v.mu
 	v.nowait, _ = disk.(nowaiter)

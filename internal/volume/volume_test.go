@@ -24,7 +24,7 @@ const waitMax = 20 * time.Second
 
 // server is one replica on a file system in memory, with a shell that only takes note of events.
 type server struct {
-	t    *testing.T
+	t    testing.TB
 	fs   *vfs.Mem
 	name string
 	v    *Volume
@@ -149,7 +149,7 @@ func beginVia(s, t *server, m lineage.Member, full bool, via func(*pipe) Stream)
 	return x
 }
 
-func content(t *testing.T, s *server) []byte {
+func content(t testing.TB, s *server) []byte {
 	t.Helper()
 	p := make([]byte, s.v.Size())
 	if _, err := s.v.disk.ReadAt(p, 0); err != nil {
@@ -344,7 +344,7 @@ func TestWritersDuringResync(t *testing.T) {
 	same(t, a, b, c)
 }
 
-func waitFor(t *testing.T, what string, done func() bool) {
+func waitFor(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for end := time.Now().Add(waitMax); !done(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -498,6 +498,9 @@ func (s *server) crash(power bool) {
 	dead.DropSession("crash")
 	close(dead.stop)
 	dead.done.Wait()
+	s.mu.Lock()
+	s.events = nil // of the dead
+	s.mu.Unlock()
 	s.open()
 }
 

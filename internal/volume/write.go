@@ -124,9 +124,7 @@ func (v *Volume) change(rs []*block.Request) {
 // of this tenure has begun, their numbers are reserved, their extents are hot and nothing else writes their ranges.
 // On success it returns with mu held.
 func (v *Volume) admit(rs []*block.Request) error {
-	if err := v.room(); err != nil {
-		return err
-	}
+	v.room()
 	v.mu.Lock()
 	for {
 		switch {
@@ -266,35 +264,28 @@ func (v *Volume) localFailed(rs []*block.Request, cause error) {
 }
 
 // room waits, bounded, for targets whose queues are full; one that stays so is dropped.
-func (v *Volume) room() error {
+func (v *Volume) room() {
 	for _, l := range v.snapshot() {
 		if limit := l.queueMax.Load(); l.stream.QueuedBytes() > limit {
 			l.waitRoom(limit)
 		}
 	}
-	return nil
 }
 
-// splitLong does a long trim or write-zeroes in parts, one after the other, away from the caller.
+// splitLong does a long trim or write-zeroes in parts, one after the other; what the caller submits after it comes after it.
 func (v *Volume) splitLong(r *block.Request) {
-	v.done.Add(1)
-	go func() {
-		defer v.done.Done()
-		v.long <- struct{}{}
-		defer func() { <-v.long }()
-		part := &longPart{ready: make(chan struct{}, 1)}
-		for off := r.Off; off < r.Off+r.Len && r.Err == nil; off += longBytes {
-			q := &block.Request{Op: r.Op, Flags: r.Flags &^ block.FUA, Off: off, Len: min(longBytes, r.Off+r.Len-off), By: part}
-			if off+longBytes >= r.Off+r.Len {
-				q.Flags = r.Flags
-			}
-			v.Submit([]*block.Request{q})
-			<-part.ready
-			r.Err = q.Err
+	r.Err = nil
+	part := &longPart{ready: make(chan struct{}, 1)}
+	for off := r.Off; off < r.Off+r.Len && r.Err == nil; off += longBytes {
+		q := &block.Request{Op: r.Op, Flags: r.Flags &^ block.FUA, Off: off, Len: min(longBytes, r.Off+r.Len-off), By: part}
+		if off+longBytes >= r.Off+r.Len {
+			q.Flags = r.Flags // when the last part is durable all of it is
 		}
-		r.By.Complete(r)
-		r.By.Flush()
-	}()
+		v.Submit([]*block.Request{q})
+		<-part.ready
+		r.Err = q.Err
+	}
+	r.By.Complete(r)
 }
 
 // longPart waits for one part of a long request.

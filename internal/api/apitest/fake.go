@@ -19,6 +19,10 @@ type Fake struct {
 	OnCreateVolume func(context.Context, api.CreateVolume) (*api.VolumeStatus, error)
 	OnDeleteVolume func(context.Context, api.DeleteVolume) error
 	OnChangeMirror func(context.Context, api.MirrorChange) (*api.VolumeStatus, error)
+	OnSplitBrain   func(context.Context, api.VolumeName) (*api.SplitBrain, error)
+	OnResolve      func(context.Context, api.ResolveSplitBrain) error
+	OnSalvages     func(context.Context, api.VolumeName) (*api.Salvages, error)
+	OnSalvage      func(context.Context, api.SalvageChange) (*api.SalvageResult, error)
 	OnSwitchover   func(context.Context, api.Switchover, func(api.SwitchoverStep)) (*api.SwitchoverResult, error)
 }
 
@@ -102,4 +106,36 @@ func Serve(t testing.TB, path string, s api.Service) {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
+}
+
+// SplitBrain implements api.Service.
+func (f *Fake) SplitBrain(ctx context.Context, r api.VolumeName) (*api.SplitBrain, error) {
+	if f.OnSplitBrain == nil {
+		return nil, notFaked("SplitBrain")
+	}
+	return f.OnSplitBrain(ctx, r)
+}
+
+// ResolveSplitBrain implements api.Service.
+func (f *Fake) ResolveSplitBrain(ctx context.Context, r api.ResolveSplitBrain) error {
+	if f.OnResolve == nil {
+		return notFaked("ResolveSplitBrain")
+	}
+	return f.OnResolve(ctx, r)
+}
+
+// Salvages implements api.Service.
+func (f *Fake) Salvages(ctx context.Context, r api.VolumeName) (*api.Salvages, error) {
+	if f.OnSalvages == nil {
+		return nil, notFaked("Salvages")
+	}
+	return f.OnSalvages(ctx, r)
+}
+
+// ChangeSalvage implements api.Service.
+func (f *Fake) ChangeSalvage(ctx context.Context, r api.SalvageChange) (*api.SalvageResult, error) {
+	if f.OnSalvage == nil {
+		return nil, notFaked("ChangeSalvage")
+	}
+	return f.OnSalvage(ctx, r)
 }

@@ -1,0 +1,361 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"keelson/internal/api"
+	"keelson/internal/lineage"
+	"keelson/internal/mirror"
+	"keelson/internal/undo"
+	"keelson/internal/volume"
+)
+
+// forkRequest asks a server what its copy has besides a common history.
+type forkRequest struct {
+	Volume  string           `json:"volume"`
+	History lineage.History  `json:"history"`
+	At      lineage.Position `json:"at"`
+}
+
+type forkAnswer struct {
+	Regions int64          `json:"regions"`
+	Runs    []volume.Range `json:"runs"`
+}
+
+// forkCame answers forkRequest.
+func (n *Node) forkCame(_ context.Context, _ string, r *forkRequest) (forkAnswer, error) {
+	a := n.byID(r.Volume)
+	if a == nil {
+		return forkAnswer{}, api.Refusal(ruleUnknownVolume, "volume "+r.Volume, n.cfg.Node+" has no replica of it", "")
+	}
+	regions, runs := a.v.ChangedSince(r.History, r.At, api.RunsMax)
+	return forkAnswer{regions, runs}, nil
+}
+
+// side is one member as SplitBrain finds it.
+type side struct {
+	node string
+	info mirror.PeerInfo
+	err  error
+}
+
+// sides asks every member for its state now.
+func (a *vol) sides(ctx context.Context) []side {
+	out := []side{{node: a.n.cfg.Node, info: a.info()}}
+	for _, m := range a.view.Load().Settings.Members {
+		if m.Removed || m.Node == a.n.cfg.Node {
+			continue
+		}
+		s := side{node: m.Node}
+		if p := a.n.peers[m.Node]; p == nil {
+			s.err = errNoAddress(m.Node)
+		} else {
+			var theirs nodeState
+			s.err = p.post(ctx, "state", a.n.state(), &theirs)
+			s.info = theirs.Volumes[a.id]
+		}
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b side) int { return compare(a.node, b.node) })
+	return out
+}
+
+// common is the history that all sides share, and the position up to which they surely do.
+func common(sides []side) (lineage.History, lineage.Position) {
+	var history lineage.History
+	var at lineage.Position
+	first := true
+	for _, s := range sides {
+		switch {
+		case s.err != nil || !s.info.Known:
+		case first:
+			history, at, first = s.info.History, s.info.Position, false
+		default:
+			at = lineage.CutBack(history, at, s.info.History, s.info.Position)
+			history = lineage.CutHistory(history, at)
+		}
+	}
+	return history, at
+}
+
+// SplitBrain implements api.Service.
+func (s *service) SplitBrain(ctx context.Context, r api.VolumeName) (*api.SplitBrain, error) {
+	a := s.n.find(r.Name)
+	if a == nil {
+		return nil, unknownVolume(r.Name)
+	}
+	view := a.view.Load()
+	sides := a.sides(ctx)
+	history, at := common(sides)
+	out := &api.SplitBrain{Volume: r.Name, Sides: []api.Side{}, Both: []api.Run{}, At: at.Number}
+	if len(history) > 0 {
+		out.Common = at.Gen.String()
+	}
+	out.Split = view.Rule == lineage.RuleSplitBrain
+	for _, m := range view.Mirrors {
+		out.Split = out.Split || m.State == mirror.SplitBrain
+	}
+	for _, x := range sides {
+		if x.err == nil && x.info.Known {
+			out.Sides = append(out.Sides, a.sideOf(ctx, x, history, at))
+		} else {
+			why := "it does not know the volume"
+			if x.err != nil {
+				why = "cannot be asked: " + x.err.Error()
+			}
+			out.Sides = append(out.Sides, api.Side{Node: x.node, Members: []string{}, Runs: []api.Run{}, Why: why, AsOf: now().UTC()})
+		}
+	}
+	out.Both = both(out.Sides)
+	return out, nil
+}
+
+// sideOf asks the server what it has besides the common history.
+func (a *vol) sideOf(ctx context.Context, x side, history lineage.History, at lineage.Position) api.Side {
+	i := x.info
+	out := api.Side{Node: x.node, Role: roleName(i.Role), Serving: i.Serving, Term: i.Served.N, Position: i.Position.Number,
+		Members: append([]string{}, i.Record.Members...), Since: at.Number, Runs: []api.Run{}, AsOf: now().UTC()}
+	if i.Position.Number > at.Number {
+		out.Writes = i.Position.Number - at.Number
+	}
+	request := &forkRequest{a.id, history, at}
+	var answer forkAnswer
+	var err error
+	if x.node == a.n.cfg.Node {
+		answer, err = a.n.forkCame(ctx, x.node, request)
+	} else {
+		err = a.n.peers[x.node].post(ctx, "fork", request, &answer)
+	}
+	if err != nil {
+		out.Why = "cannot be asked: " + err.Error()
+		return out
+	}
+	out.Regions = answer.Regions
+	out.Bytes = answer.Regions * a.v.Header().RegionBytes
+	for _, r := range answer.Runs {
+		out.Runs = append(out.Runs, api.Run{Offset: r.Off, Length: r.Len})
+	}
+	return out
+}
+
+// both are the ranges that more than one source changed.
+func both(sides []api.Side) []api.Run {
+	out := []api.Run{}
+	var sources []api.Side
+	for _, s := range sides {
+		if s.Role == string(lineage.RoleSource) {
+			sources = append(sources, s)
+		}
+	}
+	if len(sources) < 2 {
+		return out
+	}
+	for _, x := range sources[0].Runs {
+		for _, y := range sources[1].Runs {
+			from, to := max(x.Offset, y.Offset), min(x.Offset+x.Length, y.Offset+y.Length)
+			if from < to && len(out) < api.RunsMax {
+				out = append(out, api.Run{Offset: from, Length: to - from})
+			}
+		}
+	}
+	return out
+}
+
+// ResolveSplitBrain implements api.Service: the other sides give up first, then the one that is kept goes on.
+func (s *service) ResolveSplitBrain(ctx context.Context, r api.ResolveSplitBrain) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	n := s.n
+	a := n.find(r.Volume)
+	if a == nil {
+		return unknownVolume(r.Volume)
+	}
+	if api.Via(ctx) != "" {
+		return a.resolveHere(ctx, r.Keep)
+	}
+	members := a.view.Load().Settings.Members
+	if !slices.ContainsFunc(members, func(m lineage.Member) bool { return m.Node == r.Keep && !m.Removed }) {
+		return api.Refusal(lineage.RuleNotAMember, "volume "+r.Volume, r.Keep+" has no copy of it", lineage.NextOf(lineage.RuleNotAMember))
+	}
+	var others []string
+	for _, m := range members {
+		if !m.Removed && m.Node != r.Keep {
+			others = append(others, m.Node)
+		}
+	}
+	gaveUp := 0
+	var errs []error
+	for _, node := range append(others, r.Keep) {
+		err := s.resolveAt(ctx, node, r)
+		var e *api.Error
+		switch {
+		case err == nil:
+			gaveUp++
+		case errors.As(err, &e) && e.Rule == lineage.RuleNoSplitBrain:
+		default:
+			errs = append(errs, err)
+		}
+	}
+	if gaveUp == 0 && len(errs) == 0 {
+		return api.Refusal(lineage.RuleNoSplitBrain, "volume "+r.Volume, "no server shows a split brain", lineage.NextOf(lineage.RuleNoSplitBrain))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *service) resolveAt(ctx context.Context, node string, r api.ResolveSplitBrain) error {
+	if node == s.n.cfg.Node {
+		return s.n.find(r.Volume).resolveHere(ctx, r.Keep)
+	}
+	p := s.n.peers[node]
+	if p == nil {
+		return errNoAddress(node)
+	}
+	return p.api().ResolveSplitBrain(ctx, r)
+}
+
+func (a *vol) resolveHere(ctx context.Context, keep string) error {
+	reply, err := a.command(ctx, func(id uint64) mirror.Event {
+		return mirror.Command{ID: id, Mine: a.v.Own(), Resolve: &mirror.Resolve{Keep: keep}}
+	})
+	return replyError("volume "+a.name+" at "+a.n.cfg.Node, reply, err)
+}
+
+// Salvages implements api.Service: those of this server and, unless the call was passed on, of every member.
+func (s *service) Salvages(ctx context.Context, r api.VolumeName) (*api.Salvages, error) {
+	n := s.n
+	out := &api.Salvages{Salvages: []api.Salvage{}, Silent: []string{}, RoomLow: []string{}}
+	a := n.find(r.Name)
+	if a == nil {
+		return nil, unknownVolume(r.Name)
+	}
+	for _, x := range a.v.Salvages() {
+		out.Salvages = append(out.Salvages, api.Salvage{ID: x.ID, Volume: a.name, Node: n.cfg.Node, Reason: x.Reason, From: x.From, Time: x.Time,
+			Expires: x.Expires, Regions: x.Regions, Bytes: x.Bytes, Damaged: x.Damaged})
+	}
+	if _, low := a.v.SalvageRoom(); low {
+		out.RoomLow = append(out.RoomLow, n.cfg.Node)
+	}
+	if api.Via(ctx) != "" {
+		return out, nil
+	}
+	for _, m := range a.view.Load().Settings.Members {
+		if m.Removed || m.Node == n.cfg.Node {
+			continue
+		}
+		p := n.peers[m.Node]
+		if p == nil || !p.isUp() {
+			out.Silent = append(out.Silent, m.Node)
+			continue
+		}
+		theirs, err := p.api().Salvages(ctx, r)
+		if err != nil {
+			out.Silent = append(out.Silent, m.Node)
+			continue
+		}
+		out.Salvages = append(out.Salvages, theirs.Salvages...)
+		out.RoomLow = append(out.RoomLow, theirs.RoomLow...)
+	}
+	slices.SortFunc(out.Salvages, func(a, b api.Salvage) int { return a.Time.Compare(b.Time) })
+	return out, nil
+}
+
+// ChangeSalvage implements api.Service.
+func (s *service) ChangeSalvage(ctx context.Context, r api.SalvageChange) (*api.SalvageResult, error) {
+	if err := r.Check(); err != nil {
+		return nil, err
+	}
+	n, object := s.n, "salvage "+r.ID+" of "+r.Volume
+	if r.Node != "" && r.Node != n.cfg.Node {
+		p := n.peers[r.Node]
+		if p == nil {
+			return nil, errNoAddress(r.Node)
+		}
+		return p.api().ChangeSalvage(ctx, r)
+	}
+	a := n.find(r.Volume)
+	if a == nil {
+		return nil, unknownVolume(r.Volume)
+	}
+	var out api.SalvageResult
+	var err error
+	switch r.Action {
+	case "export":
+		out.Files, out.Bytes, err = a.exportSalvage(r)
+	case "delete":
+		err = a.v.DeleteSalvage(r.ID)
+	case "apply":
+		if !a.view.Load().Open {
+			return nil, api.Refusal(lineage.RuleNotSource, object, n.cfg.Node+", which keeps it, is not the source",
+				fmt.Sprintf("keelson switchover %s --to %s, or export it and write what you want to the device", r.Volume, n.cfg.Node))
+		}
+		var ranges []volume.Range
+		for _, run := range r.Ranges {
+			ranges = append(ranges, volume.Range{Off: run.Offset, Len: run.Length})
+		}
+		out.Bytes, err = a.v.ApplySalvage(ctx, r.ID, ranges, a.v.Submit)
+	}
+	if errors.Is(err, undo.ErrUnknown) {
+		return nil, api.Errorf(api.Failed, object, "no such salvage on %s", n.cfg.Node).WithNext("keelson salvage list %s shows those that there are, and where", r.Volume)
+	}
+	if err != nil {
+		return nil, api.Errorf(api.Failed, object, "%v", err)
+	}
+	a.note("info", object, "", r.Action+" done", "")
+	return &out, nil
+}
+
+// exportSalvage writes the files of a salvage into a directory that must be empty or new; when it fails they are removed.
+func (a *vol) exportSalvage(r api.SalvageChange) (files int, bytes int64, err error) {
+	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
+		return 0, 0, err
+	}
+	if has, err := os.ReadDir(r.Dir); err != nil || len(has) > 0 {
+		return 0, 0, errors.Join(err, fmt.Errorf("directory %s is not empty; name a new one", r.Dir))
+	}
+	var made []string
+	err = a.v.ExportSalvage(r.ID, func(name string) (io.WriteCloser, error) {
+		path := filepath.Join(r.Dir, filepath.Base(name))
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err == nil {
+			made = append(made, path)
+		}
+		return f, err
+	})
+	if err != nil {
+		for _, path := range made {
+			err = errors.Join(err, os.Remove(path))
+		}
+		return 0, 0, err
+	}
+	for _, path := range made {
+		if info, err := os.Stat(path); err == nil {
+			bytes += info.Size()
+		}
+	}
+	return len(made), bytes, nil
+}
+
+// keepSalvages moves what a replica that is forgotten gave up out of its directory: it is not for this command to discard.
+func (n *Node) keepSalvages(name, dir string) error {
+	from := filepath.Join(dir, "salvage")
+	if has, err := os.ReadDir(from); err != nil || len(has) == 0 {
+		return nil // there is none
+	}
+	to := filepath.Join(n.cfg.State, "salvages", name+"-"+time.Now().UTC().Format("20060102T150405.000"))
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	n.events.add(api.Event{Level: "warning", Volume: name, Object: "volume " + name, Message: "its salvages were kept in " + to, Next: "remove them when nobody needs them any more"})
+	return nil
+}
