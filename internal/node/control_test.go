@@ -1,0 +1,81 @@
+package node
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"keelson/internal/config"
+	"keelson/internal/frontend/nbd"
+	"keelson/internal/intentlog"
+	"keelson/internal/lineage"
+)
+
+// idle is a node that listens nowhere.
+func idle(t *testing.T) *Node {
+	t.Helper()
+	cfg := config.Default()
+	cfg.Node, cfg.State = "a", t.TempDir()
+	n := &Node{cfg: cfg, log: slog.New(slog.DiscardHandler), ctx: t.Context(), peers: map[string]*neighbour{}, events: newEventLog("a", 16),
+		volumes: map[string]*vol{}, broken: map[string]error{}, changed: make(chan struct{}), nbd: nbd.NewServer(nbd.Options{})}
+	n.id.Cluster, n.id.Node = "c", "a"
+	return n
+}
+
+// TestNamesFromPeers: a name is a directory's; no peer leads out of the state directory, or to all of it.
+func TestNamesFromPeers(t *testing.T) {
+	n := idle(t)
+	victim := filepath.Join(n.cfg.State, "victim")
+	if err := os.MkdirAll(victim, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(n.volumesDir(), "other"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"", ".", "..", "../victim", "../../victim", "/etc", "a/b", "-x"} {
+		if err := n.forget(nameRequest{Name: name, Volume: "x"}); err == nil {
+			t.Errorf("forget %q was not refused", name)
+		}
+		if err := n.startHere(name); err == nil {
+			t.Errorf("start %q was not refused", name)
+		}
+		if _, err := n.createHere(t.Context(), "b", &createRequest{Header: intentlog.Header{Name: name}, Path: filepath.Join(n.cfg.State, "x.img"), SizeBytes: 1 << 20}); err == nil {
+			t.Errorf("create %q was not refused", name)
+		}
+	}
+	for _, dir := range []string{victim, filepath.Join(n.volumesDir(), "other")} {
+		if _, err := os.Stat(dir); err != nil {
+			t.Errorf("%s is gone: %v", dir, err)
+		}
+	}
+}
+
+// TestCreateLeavesNothing: a replica that cannot be made leaves neither its file nor a directory, and can be made then.
+func TestCreateLeavesNothing(t *testing.T) {
+	n := idle(t)
+	path := filepath.Join(n.cfg.State, "x.img")
+	header := intentlog.Header{Volume: "00112233445566778899aabbccddeeff", Name: "data"}
+	header.Standing = lineage.Standing{Role: lineage.RoleTarget}
+	if _, err := n.createHere(t.Context(), "b", &createRequest{Header: header, Path: path, SizeBytes: 1000}); err == nil {
+		t.Fatal("a volume of 1000 bytes was made")
+	}
+	for _, left := range []string{path, filepath.Join(n.volumesDir(), "data")} {
+		if _, err := os.Stat(left); err == nil {
+			t.Errorf("%s was left behind", left)
+		}
+	}
+	answer, err := n.createHere(t.Context(), "b", &createRequest{Header: header, Path: path, SizeBytes: 1 << 20})
+	if err != nil || !answer.Made {
+		t.Fatal(answer, err)
+	}
+	if err := n.forget(nameRequest{Name: "data", Volume: "another"}); err == nil {
+		t.Error("a volume of another id was forgotten")
+	}
+	if err := n.forget(nameRequest{Name: "data", Volume: header.Volume, Unmake: true}); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the file that was made is still there")
+	}
+}
