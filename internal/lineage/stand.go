@@ -34,7 +34,7 @@ func Stand(source, target Replica) Verdict {
 	if len(target.History) == 0 {
 		return verdict(RuleNoCommonHistory, true)
 	}
-	if reverted(source, target) {
+	if reverted(source, target) && !target.Discarding || overrun(source, target) {
 		return verdict(RuleReverted, false)
 	}
 	fresh, fork := source.History.beyond(target.History), target.History.beyond(source.History)
@@ -71,11 +71,22 @@ func witnessed(fresh Generation, record Record) bool {
 
 // reverted reports whether the target holds more of the source's own writes than the source can have made.
 func reverted(source, target Replica) bool {
+	return overrun(source, target) || strange(source, target)
+}
+
+// strange reports whether the target holds a generation of the source's server that the source does not know.
+func strange(source, target Replica) bool {
 	for _, g := range target.History {
 		if g.Term.Node == source.Node && source.History.Find(g.ID) < 0 && !newerFork(source.History, g) {
 			return true
 		}
 	}
+	return false
+}
+
+// overrun reports whether the target holds more of the source's newest generation than the source can have made: its numbers
+// would be used again, for other content.
+func overrun(source, target Replica) bool {
 	last := source.History.Last()
 	return source.Reserved > 0 && last.Term.Node == source.Node && target.Position.Gen == last.ID && target.Position.Number > source.Reserved
 }

@@ -17,22 +17,24 @@ type boot struct {
 	noted   string // the reason noted last
 	rule    string
 	reason  string
+	by      string // the server that rule is about; "" if it is none
 }
 
 const askEvery = 250 * time.Millisecond
 
 func (m *Machine) bootStart() {
-	if m.neverJoined() && !m.st.Served.Less(m.st.Promised) {
+	if m.omits("ask") || m.neverJoined() && !m.st.Served.Less(m.st.Promised) {
 		m.openAsSource()
 		return
 	}
 	m.boot = boot{waiting: true, since: m.now}
 }
 
-// neverJoined reports whether no other server was ever a member of the in-sync set: then nobody can have taken over.
+// neverJoined reports whether no other server was ever a member of the in-sync set, nor can have followed: then nobody can
+// have taken over.
 func (m *Machine) neverJoined() bool {
 	r := m.st.Record
-	return len(r.Members) == 1 && r.Members[0] == m.cfg.Self && r.Epoch.N == 0 && r.Epoch.Term.N <= 1
+	return (len(m.own.History) == 0 || len(m.others()) == 0) && len(r.Members) == 1 && r.Members[0] == m.cfg.Self && r.Epoch.N == 0 && r.Epoch.Term.N <= 1
 }
 
 // bootSettle asks those who have not answered and opens when nothing speaks against it.
@@ -63,7 +65,7 @@ func (m *Machine) bootSettle() {
 // only that somebody has not answered yet.
 func (m *Machine) judgePeers() (silent bool) {
 	b := &m.boot
-	b.rule, b.reason = "", ""
+	b.rule, b.reason, b.by = "", "", ""
 	var quiet, strangers []string
 	for _, node := range m.others() {
 		p := m.peer(node)
@@ -72,7 +74,7 @@ func (m *Machine) judgePeers() (silent bool) {
 			switch rule, reason := m.knowsNewer(node, p.info); rule {
 			case "":
 			default:
-				b.rule, b.reason = rule, reason
+				b.rule, b.reason, b.by = rule, reason, node
 				return false
 			}
 		case p.up && !m.st.Record.Has(node):
@@ -101,14 +103,10 @@ func (m *Machine) judgePeers() (silent bool) {
 func (m *Machine) judgePromise(top lineage.Term, by string, all bool) (silent bool) {
 	b := &m.boot
 	b.rule, b.reason = lineage.RuleUnservedTerm, fmt.Sprintf("%s has promised to follow nobody below the newer term %s", by, top)
-	if m.omits("ask") {
-		m.goOnIn(lineage.Term{N: m.highestTerm() + 1, Node: m.cfg.Self}, top)
-		return false
-	}
 	if !all {
 		return false
 	}
-	m.askToGiveUp(top)
+	m.askToGiveUp()
 	if m.over.why != "" {
 		b.reason += "; " + m.over.why
 	}
@@ -118,6 +116,8 @@ func (m *Machine) judgePromise(top lineage.Term, by string, all bool) (silent bo
 // knowsNewer says by which rule the peer's answer forbids this server to open; "" if it does not.
 func (m *Machine) knowsNewer(node string, i PeerInfo) (rule, reason string) {
 	switch {
+	case i.Serving && i.Served.Less(m.st.Served): // who returns never deposes who serves
+		return lineage.RuleSplitBrain, fmt.Sprintf("%s serves in the older term %s, and this server was the source in %s", node, i.Served, m.st.Served)
 	case m.st.Served.Less(i.Served) && i.Role == lineage.RoleSource:
 		return lineage.RuleNewerTerm, fmt.Sprintf("%s became the source in term %s", node, i.Served)
 	case m.st.Record.Epoch.Term.Less(i.Record.Epoch.Term):

@@ -13,6 +13,9 @@ import (
 // who remain believes of a server that does not hold it that it is in sync.
 func (c *cluster) judgeAnswer(s *server, w int) {
 	c.count["answers"]++
+	if c.reckless != nil && s.st.Served.Less(c.newestPromise()) {
+		return // somebody takes over meanwhile
+	}
 	for _, n := range s.st.Record.Members {
 		y := c.find(n)
 		if m := s.st.Settings.Find(n); m.Mode == lineage.Sync && !y.holds(w) {
@@ -29,7 +32,11 @@ func (c *cluster) judgeAnswer(s *server, w int) {
 
 // holds reports whether the server's content has the write; content is in the order of the writes' names.
 func (s *server) holds(w int) bool {
-	_, found := slices.BinarySearch(s.content, w)
+	content := s.content
+	if s.anchor != nil {
+		content = s.anchor.content
+	}
+	_, found := slices.BinarySearch(content, w)
 	return found
 }
 
@@ -58,7 +65,7 @@ func (c *cluster) check() {
 	}
 	c.dirty = false
 	for _, s := range c.servers {
-		if !s.serving {
+		if !s.serving || c.reckless != nil && s.st.Served.Less(c.newestPromise()) {
 			continue
 		}
 		for _, n := range s.st.Record.Members {
@@ -131,6 +138,8 @@ func (c *cluster) act() {
 		}
 	case dice < 873:
 		c.toggle()
+	case dice < 890 && c.reckless != nil:
+		c.careless()
 	}
 }
 
@@ -213,8 +222,11 @@ func (c *cluster) command(at *server, text string, change Change, sw *Switch) {
 		return
 	}
 	c.nextID++
-	c.commands[c.nextID] = &ask{at, text}
-	at.inbox = append(at.inbox, Command{ID: c.nextID, Change: change, Switch: sw})
+	c.commands[c.nextID] = &ask{server: at, text: text}
+	if sw != nil && sw.Force {
+		c.commands[c.nextID].force = c.wishFor(at, false)
+	}
+	at.inbox = append(at.inbox, Command{ID: c.nextID, Change: change, Switch: sw, Mine: at.own()})
 }
 
 // finale: all failures end, the administrator continues every mirror; exactly one source and equal copies must come out.
@@ -233,6 +245,9 @@ func (c *cluster) finale() {
 		}
 		if round%8 == 1 {
 			c.repair()
+		}
+		if c.reckless != nil && round%8 == 5 {
+			c.reconcile()
 		}
 	}
 	if why := c.settled(); why != "" {

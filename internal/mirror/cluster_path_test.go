@@ -35,7 +35,7 @@ func (s *server) send(target string, frame any) {
 
 func (s *server) hangup(target string) {
 	if x := s.out[target]; x != nil {
-		x.sDead = true
+		x.sEnds()
 		delete(s.out, target)
 		s.c.orphans(x)
 	}
@@ -60,6 +60,7 @@ func (s *server) accept(id uint64) {
 	if x.asked.Term.Less(s.st.Promised) {
 		c.fail("older term: %s follows %s of term %s though it promised %s", s.name, x.s.name, x.asked.Term, s.st.Promised)
 	}
+	c.judgeFollow(s, x)
 	s.dropIn()
 	s.in, x.accepted = x, true
 	x.up = append(x.up, frameUp{})
@@ -88,7 +89,7 @@ func (s *server) dropIn() {
 func (s *server) endIn(x *session, why string) {
 	x.tDead = true
 	if s.in == x {
-		s.in = nil
+		s.in, s.lastIn = nil, x
 		s.inbox = append(s.inbox, SessionEnded{x.id, why})
 	}
 }
@@ -99,7 +100,7 @@ func (c *cluster) upkeep(x *session) {
 	if s.up && !x.sDead && s.out[t.name] == x && (x.tDead || !c.linked(s.name, t.name) || !t.up ||
 		!x.accepted && c.now.Sub(x.dialed) > 500*time.Millisecond) {
 		if c.rng.IntN(4) == 0 { // the source notices
-			x.sDead = true
+			x.sEnds()
 			delete(s.out, t.name)
 			s.inbox = append(s.inbox, LinkDown{Target: t.name, Session: x.number, Why: "connection lost"})
 		}
@@ -143,10 +144,15 @@ func (s *server) resync(x *session) {
 func (t *server) take(x *session, f any) {
 	switch f := f.(type) {
 	case frameBegin:
+		if t.anchor == nil {
+			t.anchor = &anchor{t.history, t.pos, t.content}
+		}
 		agreed := lineage.CutBack(t.history, t.pos, x.asked.History, x.asked.Position)
-		t.history, t.pos, t.consistent = lineage.CutHistory(t.history, agreed), agreed, "no"
+		t.history, t.pos, t.consistent = lineage.CutHistory(t.history, agreed), agreed, "rolling"
+		t.content = nil
 	case frameEnd:
 		t.history, t.pos, t.content, t.consistent = f.history, f.pos, f.content, "yes"
+		t.anchor = nil
 		if t.st.Record.Epoch.Compare(f.record.Epoch) < 0 {
 			t.st.Record = f.record
 		}
@@ -262,6 +268,7 @@ func (s *server) answer() {
 		s.waiting = s.waiting[1:]
 		s.c.judgeAnswer(s, w)
 		s.c.answered[w], s.c.dirty = true, true
+		s.c.noteAnswer(s, w)
 	}
 }
 

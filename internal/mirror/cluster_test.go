@@ -23,6 +23,7 @@ type cluster struct {
 
 	writes   int          // the last one's name
 	answered map[int]bool // to a client
+	reckless *reckless    // histories with forced take-overs: what they need to know besides; nil: there are none
 	gens     uint64
 	commands map[uint64]*ask // not answered
 	nextID   uint64
@@ -43,6 +44,7 @@ type mail struct {
 type ask struct {
 	server *server
 	text   string
+	force  *wish // a take-over without the old source, or a resolve
 }
 
 type server struct {
@@ -56,6 +58,10 @@ type server struct {
 	pos        lineage.Position
 	consistent string
 	content    []int
+	anchor     *anchor      // while consistent is "rolling"
+	said       lineage.Term // the greatest term that it promised to anybody
+	lazy       bool         // it opens again what it had opened before
+	was        bool         // it served since it last followed somebody
 
 	// lost in a crash
 	m        *Machine
@@ -72,6 +78,7 @@ type server struct {
 	out      map[string]*session
 	in       *session
 	asked    map[uint64]*session
+	lastIn   *session // the incoming session before
 	tokens   map[uint64]func(Reply)
 	terms    [2]lineage.Term // greatest promised and served ever durable
 }
@@ -89,7 +96,8 @@ type session struct {
 	inStep       bool // as the source knows
 	caught       bool
 	dialed       time.Time
-	need, acked  int // writes: the newest that must be there, and is there
+	sDeadAt      time.Time // zero: it is not
+	need, acked  int       // writes: the newest that must be there, and is there
 	adopted      bool
 }
 
@@ -117,15 +125,22 @@ type (
 	frameChecked    struct{ number uint64 }
 )
 
-var clusterConfig = Config{HoldMax: 2 * time.Second, JoinWait: time.Second, BootWait: 3 * time.Second, RetryMin: 50 * time.Millisecond, RetryMax: time.Second}
+var clusterConfig = Config{FenceMax: time.Second, HoldMax: 2 * time.Second, JoinWait: time.Second, BootWait: 3 * time.Second, RetryMin: 50 * time.Millisecond, RetryMax: time.Second}
 
 func newCluster(seed uint64, omit string, verbose bool) *cluster {
+	return startCluster(seed, omit, verbose, nil)
+}
+
+func startCluster(seed uint64, omit string, verbose bool, r *reckless) *cluster {
 	c := &cluster{rng: rand.New(rand.NewPCG(seed, 7)), omit: omit, now: time.Unix(1e9, 0), verbose: verbose,
-		cut: map[[2]string]bool{}, answered: map[int]bool{}, commands: map[uint64]*ask{}, count: map[string]int{}}
+		cut: map[[2]string]bool{}, answered: map[int]bool{}, commands: map[uint64]*ask{}, count: map[string]int{}, reckless: r}
 	names := []string{"a", "b", "c", "d"}[:3+c.rng.IntN(2)]
 	first := lineage.Term{N: 1, Node: "a"}
 	settings := lineage.Settings{Version: lineage.Epoch{Term: first}}
 	mixed := c.rng.IntN(3) == 0
+	if r != nil {
+		r.mixed = mixed
+	}
 	for _, n := range names {
 		mode := lineage.Sync
 		if mixed && c.rng.IntN(2) == 0 {
@@ -220,7 +235,7 @@ func (s *server) crash() {
 	for _, o := range c.servers {
 		for _, x := range o.out {
 			if x.s == s {
-				x.sDead = true
+				x.sEnds()
 			}
 			if x.t == s {
 				x.tDead = true
@@ -241,12 +256,17 @@ func (s *server) crash() {
 }
 
 func (s *server) own() Own {
-	return Own{History: slices.Clone(s.history), Position: s.pos, Consistent: s.consistent, Reserved: s.pos.Number + 1}
+	history, pos := s.history, s.pos
+	if s.anchor != nil {
+		history, pos = s.anchor.history, s.anchor.pos
+	}
+	return Own{History: slices.Clone(history), Position: pos, Floor: pos, Consistent: s.consistent, Reserved: pos.Number + 1}
 }
 
 func (s *server) info() PeerInfo {
+	o := s.own()
 	return PeerInfo{Known: true, Role: s.st.Role, Serving: s.serving, Promised: s.st.Promised, Served: s.st.Served,
-		Record: s.st.Clone().Record, Settings: s.st.Settings.Clone(), History: slices.Clone(s.history), Position: s.pos, Consistent: s.consistent}
+		Record: s.st.Clone().Record, Settings: s.st.Settings.Clone(), History: o.History, Position: o.Position, Floor: o.Floor, Consistent: s.consistent}
 }
 
 // step lets the server do one thing: the next effect, or else the next event.
@@ -274,8 +294,12 @@ func (s *server) step() {
 	default:
 		return
 	}
+	var known []lineage.Term
+	s.m.promises(func(t lineage.Term, _ string) { known = append(known, t) })
+	s.c.heardAnswer(s, ev)
 	s.effects = s.m.Step(s.c.now, ev)
 	s.c.judge(s, s.effects)
+	s.c.judgeOverruled(s, known)
 	if _, tick := ev.(Tick); tick {
 		s.answersWait()
 	} else {
@@ -298,6 +322,9 @@ func crashOneIn(e Effect) int {
 
 func (s *server) save(st lineage.Standing) {
 	c := s.c
+	if st.Promised.Less(s.said) {
+		c.fail("promise: %s saves promise %s though it said %s", s.name, st.Promised, s.said)
+	}
 	if st.Promised.Less(s.terms[0]) || st.Served.Less(s.terms[1]) {
 		c.fail("terms: %s goes down from promised %s served %s to %s, %s", s.name, s.terms[0], s.terms[1], st.Promised, st.Served)
 	}
@@ -308,6 +335,9 @@ func (s *server) save(st lineage.Standing) {
 // begin makes a new generation, durably.
 func (s *server) begin() *lineage.Generation {
 	s.c.gens++
+	if s.anchor != nil {
+		s.c.fail("rolling: %s begins a generation in the middle of a resync", s.name)
+	}
 	g := lineage.Generation{ID: lineage.GenID{byte(s.c.gens >> 8), byte(s.c.gens), 1}, Term: s.st.Served, Began: s.pos.Number, Held: s.pos.Number, After: s.st.Record.After}
 	s.history = append(slices.Clone(s.history), g)
 	s.pos = lineage.Position{Gen: g.ID, Number: s.pos.Number + 1}
@@ -326,6 +356,10 @@ func (s *server) do(e Effect) {
 		s.save(e.Standing)
 	case BecomeSource:
 		s.save(e.Standing)
+		if c.reckless != nil {
+			s.lazy = e.Lazy
+			c.judgeBecome(s)
+		}
 		if s.begun = false; !e.Lazy {
 			s.begin()
 		}
@@ -371,6 +405,8 @@ func (s *server) do(e Effect) {
 		}
 	case Reply:
 		s.reply(e)
+	default:
+		s.doForced(e)
 	}
 }
 
@@ -380,6 +416,10 @@ func (s *server) openDevice() {
 	c.count["opened"]++
 	if s.st.Served.Node != s.name || s.st.Role != lineage.RoleSource {
 		c.fail("open: %s opens while its standing is %s, served %s", s.name, s.st.Role, s.st.Served)
+	}
+	if c.reckless != nil {
+		c.judgeOpen(s)
+		return
 	}
 	for _, o := range c.servers {
 		if o != s && o.serving {
@@ -406,6 +446,9 @@ func (s *server) reply(e Reply) {
 	}
 	text := c.commands[e.ID].text
 	c.count[text+" "+e.Rule]++
+	if w := c.commands[e.ID].force; w != nil {
+		c.forceAnswered(s, w, e)
+	}
 	delete(c.commands, e.ID)
 }
 

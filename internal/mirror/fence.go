@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"keelson/internal/lineage"
-	"keelson/internal/switchover"
 )
 
 // aliveMax is how long a peer's word that it serves counts after it was last heard.
@@ -24,9 +23,6 @@ func (m *Machine) fenceAsked(e FenceAsked) {
 		m.promise(e.Term)
 	}
 	m.emit(DropSession{e.From + " takes over by force in term " + e.Term.String()})
-	if m.st.Role == lineage.RoleHanded { // the heir may hear of it first
-		m.token.retryAt = m.now.Add(2 * m.cfg.FenceMax)
-	}
 	if rule, why := m.cannotCount(e.Mine); rule != "" {
 		m.reply(e.ID, rule, why)
 		return
@@ -105,12 +101,19 @@ func (m *Machine) giveUpForce(rule, why string) {
 	if f == nil {
 		return
 	}
-	m.force = nil
+	m.endForce()
 	m.planStep(f.data, f.step, "failed")
 	m.emit(Reply{ID: f.command, Rule: rule, Err: why, Fix: lineage.NextOf(rule)})
 	m.note("warning", rule, "the forced take-over was given up: "+why)
 }
 
-func (m *Machine) refusal(id uint64, r *switchover.Refusal) {
-	m.emit(Reply{ID: id, Rule: r.Rule, Err: r.Message, Fix: r.Next})
+// endForce forgets the take-over. A source that waits at its start asks everybody again: what they said before is old.
+func (m *Machine) endForce() {
+	m.force = nil
+	if m.boot.waiting {
+		m.boot.asked = time.Time{}
+		for _, p := range m.peers {
+			p.up, p.why = false, "not asked again yet"
+		}
+	}
 }

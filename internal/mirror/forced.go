@@ -88,7 +88,7 @@ func (m *Machine) fenceAnswer(e FenceAnswer) {
 		f.reports = append(f.reports, e.Survivor)
 	case e.OK:
 		f.reports = append(f.reports, e.Survivor)
-	case e.Rule == lineage.RuleSourceAlive || e.Rule == lineage.RuleOlderTerm:
+	case e.Rule == lineage.RuleSourceAlive || e.Rule == lineage.RuleOlderTerm || e.Rule == lineage.RuleRemoved:
 		m.giveUpForce(e.Rule, e.Node+" refused: "+e.Why)
 	case e.Rule == "":
 		f.silent = append(f.silent, e.Node)
@@ -116,7 +116,7 @@ func (m *Machine) forceSettle() {
 		}
 	}
 	if r := m.judgeSurvivors(); r != nil {
-		m.force = nil
+		m.endForce()
 		m.planStep(f.data, f.step, "failed")
 		m.emit(*r)
 		m.note("warning", r.Rule, "the forced take-over was given up: "+r.Err)
@@ -174,7 +174,7 @@ func (m *Machine) takeOver() {
 	f := m.force
 	m.force, m.boot = nil, boot{}
 	m.planStep(f.data, f.step, "done")
-	if f.mine.Consistent == "rolling" {
+	if f.mine.Consistent == "rolling" && !m.omits("no-roll-back") {
 		m.emit(RollBack{})
 	}
 	old := m.st.Record
@@ -184,12 +184,25 @@ func (m *Machine) takeOver() {
 	}
 	m.st = m.st.Clone()
 	m.st.Role, m.st.Promised, m.st.Served, m.st.Heir, m.st.Discard, m.st.Record = lineage.RoleSource, f.term, f.term, nil, false, record
+	m.st.Settings = m.newestSettings(f.reports)
+	bump(&m.st.Settings, f.term) // newer than what any other line has
 	m.token = token{}
 	m.emit(BecomeSource{Standing: m.st.Clone()})
 	m.serve()
 	m.planStep(f.data, switchover.StepServe, "done")
 	m.note("warning", lineage.RuleForced, fmt.Sprintf("%s became the source by force, term %s%s", m.cfg.Self, f.term, f.remains()))
 	m.reply(f.command, "", "")
+}
+
+// newestSettings are the newest that this server or one of the survivors has: no pause, no removal gets lost.
+func (m *Machine) newestSettings(survivors []lineage.Survivor) lineage.Settings {
+	newest := m.st.Settings
+	for _, s := range survivors {
+		if p := m.peers[s.Node]; p != nil && p.info.Known && newest.Version.Compare(p.info.Settings.Version) < 0 {
+			newest = p.info.Settings
+		}
+	}
+	return newest.Clone()
 }
 
 // remains says what a take-over left behind.

@@ -36,6 +36,11 @@ func (m *Machine) tokenCame(e TokenCame) {
 // refuseToken says by which rule the hand-over is refused; "" if it is not.
 func (m *Machine) refuseToken(e TokenCame) (rule, why string) {
 	h, mine := e.Heir, e.Mine
+	for _, node := range m.others() {
+		if p := m.peer(node); p.up && p.info.Known && (h.Term.Less(p.info.Served) || h.Term.Less(p.info.Record.Epoch.Term)) {
+			return lineage.RuleNewerTerm, fmt.Sprintf("%s knows a source of a newer term than %s", node, h.Term)
+		}
+	}
 	switch {
 	case h.Node != m.cfg.Self || h.Term.Node != m.cfg.Self:
 		return lineage.RuleWrongHeir, fmt.Sprintf("the hand-over is for %s", h.Node)

@@ -194,6 +194,9 @@ func (m *Machine) peerSeen(e PeerSeen) {
 		return
 	}
 	p := m.peer(e.Node)
+	if p.overtaken(e.Info) && m.now.Sub(p.at) < overtakenMax {
+		return
+	}
 	if !p.up {
 		m.retrySoon(e.Node)
 		if m.st.Role == lineage.RoleHanded && e.Node == m.st.Heir.Node {
@@ -204,6 +207,14 @@ func (m *Machine) peerSeen(e PeerSeen) {
 	m.adoptGossip(e.Info)
 	m.heirSeen(e.Info)
 	m.rivalSeen(e.Node, e.Info)
+}
+
+// overtakenMax is how late a report may arrive behind a newer one.
+const overtakenMax = 5 * time.Second
+
+// overtaken reports whether the report is older than what the peer said before: its terms never go down.
+func (p *peer) overtaken(i PeerInfo) bool {
+	return p.info.Known && i.Known && (i.Promised.Less(p.info.Promised) || i.Served.Less(p.info.Served))
 }
 
 func (m *Machine) peerLost(e PeerLost) {

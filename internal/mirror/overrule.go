@@ -12,91 +12,115 @@ import (
 type overrule struct {
 	term, next lineage.Term // asked to give up; in favour of
 	asked      time.Time
-	why        string // why it was not given up
+	why        string                // why it was not given up
+	given      map[lineage.Term]bool // those above the term served that were given up
 }
 
 const overruleEvery = time.Second
 
 // unserved is the greatest term that is promised, as far as this server knows, above the one that it serves; and who
-// promised it.
+// promised it: "" if there is none.
 func (m *Machine) unserved() (top lineage.Term, by string) {
-	top, by = m.st.Served, ""
-	if top.Less(m.st.Promised) {
-		top, by = m.st.Promised, m.cfg.Self
-	}
-	for _, node := range m.others() {
-		if p := m.peer(node); p.ever && p.info.Known && top.Less(p.info.Promised) {
-			top, by = p.info.Promised, node
+	top = m.st.Served
+	m.promises(func(t lineage.Term, node string) {
+		if top.Less(t) {
+			top, by = t, node
 		}
-	}
+	})
 	return top, by
 }
 
-// overruleSettle lets a serving source overrule a newer promise that it meets.
+// promises calls f with every promise that is known and newer than the term that this server serves.
+func (m *Machine) promises(f func(t lineage.Term, by string)) {
+	if m.st.Served.Less(m.st.Promised) {
+		f(m.st.Promised, m.cfg.Self)
+	}
+	for _, node := range m.others() {
+		if p := m.peer(node); p.ever && p.info.Known && m.st.Served.Less(p.info.Promised) {
+			f(p.info.Promised, node)
+		}
+	}
+}
+
+// foreign is the greatest newer promise that names another server, which has not given it up; by is "" if there is none.
+func (m *Machine) foreign() (top lineage.Term, by string) {
+	m.promises(func(t lineage.Term, node string) {
+		if t.Node != m.cfg.Self && !m.over.given[t] && top.Less(t) {
+			top, by = t, node
+		}
+	})
+	return top, by
+}
+
+// overruleSettle lets a serving source overrule the newer promises that it meets.
 func (m *Machine) overruleSettle() {
 	if m.newer != "" || m.plan != nil || m.failed != "" {
 		return
 	}
-	if top, by := m.unserved(); by != "" {
-		m.askToGiveUp(top)
+	if _, by := m.unserved(); by != "" {
+		m.askToGiveUp()
 	} else {
 		m.over = overrule{}
 	}
 }
 
-// askToGiveUp asks the server that the term names; a term of this server's own needs no asking.
-func (m *Machine) askToGiveUp(top lineage.Term) {
-	if top.Node == m.cfg.Self || m.omits("vouch-skipped") {
-		m.goOnIn(lineage.Term{N: m.highestTerm() + 1, Node: m.cfg.Self}, top)
+// askToGiveUp asks the server that a newer promise names to give it up, one after the other. Terms of this server's own
+// need no asking. When all are given up it goes on.
+func (m *Machine) askToGiveUp() {
+	top, by := m.foreign()
+	o := &m.over
+	switch {
+	case by == "" || m.omits("vouch-skipped"):
+		m.goOn()
 		return
-	}
-	if m.over.term == top && m.now.Sub(m.over.asked) < overruleEvery {
+	case o.term == top && m.now.Sub(o.asked) < overruleEvery:
 		return
+	case o.term != top:
+		o.why = ""
 	}
-	why := m.over.why
-	if m.over.term != top {
-		why = ""
-	}
-	m.over = overrule{term: top, next: lineage.Term{N: m.highestTerm() + 1, Node: m.cfg.Self}, asked: m.now, why: why}
+	o.term, o.next, o.asked = top, lineage.Term{N: m.highestTerm() + 1, Node: m.cfg.Self}, m.now
 	if m.member(top.Node) == nil {
-		m.over.why = top.Node + " is not a member of the volume"
+		o.why = top.Node + " is not a member of the volume"
 		return
 	}
-	m.emit(GiveUp{top.Node, top, m.over.next})
+	m.emit(GiveUp{top.Node, top, o.next})
 }
 
 func (m *Machine) giveUpAnswer(e GiveUpAnswer) {
 	o := &m.over
-	if e.Term != o.term || e.New != o.next || m.st.Role != lineage.RoleSource || m.newer != "" || m.plan != nil || !m.open && !m.boot.waiting {
-		return
-	}
-	if !e.OK {
-		o.why = e.Node + " does not give it up: " + e.Why
-		if e.Rule == "" {
-			o.why = e.Node + " cannot be asked to give it up: " + e.Why
+	switch {
+	case e.OK: // it promised e.New: it never serves e.Term
+		if o.given == nil {
+			o.given = map[lineage.Term]bool{}
 		}
-		return
+		o.given[e.Term] = true
+		if p := m.peer(e.Node); p.info.Promised.Less(e.New) {
+			p.info.Promised, p.ever = e.New, true
+		}
+	case e.Term != o.term:
+	case e.Rule == "":
+		o.why = e.Node + " cannot be asked to give it up: " + e.Why
+	default:
+		o.why = e.Node + " does not give it up: " + e.Why
 	}
-	if p := m.peer(e.Node); p.info.Promised.Less(e.New) {
-		p.info.Promised, p.ever = e.New, true
-	}
-	top, _ := m.unserved()
-	if top != e.New { // somebody promised a still newer one
-		return
-	}
-	m.goOnIn(e.New, e.Term)
 }
 
-// goOnIn begins a new record in a term above every promise: what was in sync stays so, and sessions begin anew.
-func (m *Machine) goOnIn(next, given lineage.Term) {
+// goOn begins a new record in a term above every promise: what was in sync stays so, and sessions begin anew.
+func (m *Machine) goOn() {
+	given, _ := m.unserved()
+	next := given
+	if next.Node != m.cfg.Self {
+		next = lineage.Term{N: m.highestTerm() + 1, Node: m.cfg.Self}
+	}
 	m.over = overrule{}
 	change := func(st *lineage.Standing) {
 		st.Promised, st.Served = next, next
+		bump(&st.Settings, next)
 		if !m.omits("renew-skipped") {
 			st.Record = lineage.Record{Epoch: lineage.Epoch{Term: next}, Members: st.Record.Members, Since: st.Record.Since, After: st.Record.Epoch}
 		}
 	}
-	why := fmt.Sprintf("nobody serves in term %s, which was promised to %s; %s goes on as the source in term %s", given, given.Node, m.cfg.Self, next)
+	why := fmt.Sprintf("nobody serves in the newer terms that were promised; %s goes on as the source in term %s", m.cfg.Self, next)
 	if m.boot.waiting {
 		m.st = m.st.Clone()
 		change(&m.st)

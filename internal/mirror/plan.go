@@ -215,6 +215,9 @@ func (m *Machine) tokenSettle() {
 		m.emit(Reply{ID: t.command, Rule: lineage.RuleHandedOver, Err: message, Fix: lineage.NextOf(lineage.RuleHandedOver), Unfinished: true})
 		t.command = 0
 	}
+	if m.st.Heir.Term.Less(m.st.Promised) { // somebody took over by force, or tried to: it speaks for no older term
+		return
+	}
 	if m.force != nil || m.now.Before(t.retryAt) || m.omits("token-not-repeated") && t.retry > 0 {
 		return
 	}

@@ -53,6 +53,36 @@ func TestAnyHistoryKeepsTheGuarantees(t *testing.T) {
 	}
 }
 
+// TestForcedTakeOvers: guarantees 1 and 3 and rules 20, 22, 24 and 25, over random histories in which administrators also
+// force and resolve, carelessly.
+func TestForcedTakeOvers(t *testing.T) {
+	first, n := 0, howMany()
+	if *oneSeed >= 0 {
+		first, n = *oneSeed, 1
+	}
+	total := map[string]int{}
+	for seed := first; seed < first+n; seed++ {
+		c := newReckless(uint64(seed), "", *oneSeed >= 0)
+		if broken := c.run(historySteps); broken != "" {
+			t.Errorf("seed %d: %s\n%s", seed, broken, strings.Join(c.trace, "\n"))
+			if testing.Short() || *oneSeed < 0 {
+				break
+			}
+		}
+		for k, v := range c.count {
+			total[k] += v
+		}
+	}
+	t.Logf("%d histories: %v", n, total)
+	if n > 400 {
+		for _, what := range []string{"forced", "careful", "waived", "given up", "overruled", "rolled back", "force behind-survivor", "force source-alive", "resolve ", "refused split-brain"} {
+			if total[what] == 0 {
+				t.Errorf("no history had any %q: the test has gone blind", what)
+			}
+		}
+	}
+}
+
 // TestEveryProtectionIsNeeded leaves out one protection after the other: the histories must notice each.
 func TestEveryProtectionIsNeeded(t *testing.T) {
 	for _, c := range []struct {
@@ -71,21 +101,41 @@ func TestEveryProtectionIsNeeded(t *testing.T) {
 		{"promise-not-durable", "promise", 0},
 		{"plan-in-answer", "finale: no source", 93},
 	} {
-		t.Run(c.omit, func(t *testing.T) {
-			others := map[string]int{}
-			for seed := c.seed; seed < c.seed+searchMax; seed++ {
-				broken := newCluster(seed, c.omit, false).run(historySteps)
-				if strings.HasPrefix(broken, c.breaks) {
-					t.Logf("seed %d: %s", seed, broken)
-					return
-				}
-				if broken != "" {
-					others[strings.SplitN(broken, ":", 2)[0]]++
-				}
-			}
-			t.Errorf("left out, and no history of %d broke %q (others broke: %v)", searchMax, c.breaks, others)
-		})
+		notices(t, c.omit, c.breaks, c.seed, newCluster)
 	}
+	for _, c := range []struct {
+		omit, breaks string
+		seed         uint64
+	}{
+		{"fence-not-durable", "promise", 0},
+		{"serving-not-refused", "two sources", 0},
+		{"vouch-skipped", "overruled", 0},
+		{"renew-skipped", "finale", 0},
+		{"discard-forgotten", "finale", 0},
+		{"compare-by-position-only", "forced", 0},
+		{"ask", "lost write", 0},
+		{"no-roll-back", "rolling", 0},
+	} {
+		notices(t, c.omit, c.breaks, c.seed, newReckless)
+	}
+}
+
+// notices leaves a protection out and expects that a history breaks in the way that it is there to prevent.
+func notices(t *testing.T, omit, breaks string, from uint64, history func(uint64, string, bool) *cluster) {
+	t.Run(omit, func(t *testing.T) {
+		others := map[string]int{}
+		for seed := from; seed < from+searchMax; seed++ {
+			broken := history(seed, omit, false).run(historySteps)
+			if strings.HasPrefix(broken, breaks) {
+				t.Logf("seed %d: %s", seed, broken)
+				return
+			}
+			if broken != "" {
+				others[strings.SplitN(broken, ":", 2)[0]]++
+			}
+		}
+		t.Errorf("left out, and no history of %d broke %q (others broke: %v)", searchMax, breaks, others)
+	})
 }
 
 const searchMax = 5000

@@ -11,7 +11,7 @@ import (
 func (m *Machine) resolve(c Command) {
 	m.own = c.Mine
 	switch keep := c.Resolve.Keep; {
-	case m.member(keep) == nil:
+	case m.st.Settings.Find(keep) == nil || keep == m.cfg.Self && m.member(keep) == nil: // one side may have removed the other
 		m.reply(c.ID, lineage.RuleNotAMember, keep+" holds no copy of the volume")
 	case m.force != nil || m.plan != nil:
 		m.reply(c.ID, lineage.RulePlanInProgress, "a switchover is under way")
@@ -82,7 +82,7 @@ func (m *Machine) risk() *switchover.Risk {
 	if m.open {
 		return nil
 	}
-	r := &switchover.Risk{Mine: m.own.Survivor(m.cfg.Self, m.st.Clone().Record), Consistent: m.own.Consistent, InStep: m.in.lastInStep || m.in.session && m.in.inStep,
+	r := &switchover.Risk{Mine: m.own.Survivor(m.cfg.Self, m.st.Clone().Record), Consistent: m.own.Consistent, InStep: m.in.from == m.source() && (m.in.lastInStep || m.in.session && m.in.inStep),
 		Never: len(m.own.History) == 0}
 	if m.st.Heir != nil {
 		r.HandedTo = m.st.Heir.Node

@@ -21,6 +21,10 @@ func (s *script) print(e Effect) string {
 		if e.Lazy {
 			text = "become source again, the next write begins a generation; save: "
 		}
+		if len(s.own.History) == 0 {
+			s.own.History = lineage.History{{ID: s.gen, Term: e.Standing.Served}}
+			s.own.Position.Gen = s.gen
+		}
 		return text + s.changes(e.Standing)
 	case OpenDevice:
 		return "open the device"

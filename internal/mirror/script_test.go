@@ -111,8 +111,10 @@ func (s *script) line(line string) string {
 		w.end()
 		return ""
 	case "view":
+		s.m.Know(s.own)
 		return printView(s.m.View(), s.now)
 	case "plan":
+		s.m.Know(s.own)
 		return printPlan(s.m.Facts(w.next()))
 	case "after":
 		d, err := time.ParseDuration(w.next())
@@ -146,7 +148,7 @@ func (s *script) machine(w *words) {
 	if st.Promised == (lineage.Term{Node: "-"}) {
 		st.Promised = lineage.Term{}
 	}
-	if s.own = s.mine(w); len(s.own.History) == 0 && len(st.Record.Members) > 0 {
+	if s.own = s.mine(w); len(s.own.History) == 0 && len(st.Record.Members) > 1 {
 		s.own.History = lineage.History{{ID: s.gen, Term: lineage.Term{N: 1, Node: "a"}}}
 		s.own.Position.Gen = s.gen
 	}

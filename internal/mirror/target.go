@@ -121,9 +121,11 @@ func (m *Machine) refuse(e SessionAsked, rule, why string) {
 		if m.split == "" {
 			m.note("error", rule, why)
 		}
-		m.split = why
+		m.split, m.refused = why, rule
 	}
-	m.refused = rule
+	if m.split == "" {
+		m.refused = rule
+	}
 }
 
 // refuseSession says by which rule the source is refused; "" if it is not.

@@ -143,6 +143,9 @@ func (m *Machine) reason() (rule, reason string) {
 	case m.open && m.over.why != "":
 		return lineage.RuleUnservedTerm, fmt.Sprintf("term %s is promised and nobody serves in it; %s", m.over.term, m.over.why)
 	case m.st.Role == lineage.RoleHanded:
+		if m.st.Heir.Term.Less(m.st.Promised) {
+			return lineage.RuleHandedOver, fmt.Sprintf("handed over to %s in term %s, and promised to follow nobody below %s", m.st.Heir.Node, m.st.Heir.Term, m.st.Promised)
+		}
 		return lineage.RuleHandedOver, "handed over to " + m.st.Heir.Node + ", which has not answered yet"
 	}
 	return "", ""
@@ -153,10 +156,10 @@ func (m *Machine) mirrorView(node string) MirrorView {
 	s, l := m.member(node), m.link(node)
 	v := MirrorView{Source: m.cfg.Self, Target: node, Mode: s.Mode, Kind: l.kind, Session: l.session, Rule: l.rule, Reason: l.reason}
 	switch {
-	case splits(l.rule) || m.rival == node:
+	case splits(l.rule) || m.rival == node || m.boot.by == node && m.boot.rule == lineage.RuleSplitBrain:
 		v.State = SplitBrain
 		if v.Reason == "" {
-			v.Reason, v.Rule = m.split, m.refused
+			v.Rule, v.Reason = m.reason()
 		}
 	case l.failed:
 		v.State = Failed

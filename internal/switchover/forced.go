@@ -56,13 +56,13 @@ func Forced(id string, f Facts) Plan {
 		Step{StepServe, fmt.Sprintf("%s begins a new term and offers the volume", f.To)},
 		Step{StepMirrors, mirrors(f)})
 	if f.Risk != nil {
-		p.Risks, p.Assumes = f.Risk.atRisk(f)
+		p.Risks, p.Assumes = f.Risk.AtRisk(f)
 	}
 	return p
 }
 
-// atRisk says what a forced take-over may lose, and what it takes for granted where it says nothing.
-func (r Risk) atRisk(f Facts) (risks, assumes []string) {
+// AtRisk says what a forced take-over may lose, and what it takes for granted where it says nothing.
+func (r Risk) AtRisk(f Facts) (risks, assumes []string) {
 	add := func(format string, args ...any) { risks = append(risks, fmt.Sprintf(format, args...)) }
 	source, heard := orUnknown(f.Source), r.heard()
 	for _, b := range r.Better() {
@@ -105,7 +105,7 @@ func Gist(f Facts) string {
 	if f.Risk == nil {
 		return ""
 	}
-	risks, assumes := f.Risk.atRisk(f)
+	risks, assumes := f.Risk.AtRisk(f)
 	if len(risks) > 0 {
 		return "at risk: " + risks[0]
 	}
