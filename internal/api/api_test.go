@@ -52,6 +52,12 @@ func TestEveryCallGoesThereAndBack(t *testing.T) {
 	move := api.Switchover{Volume: "data", To: "b", Plan: true, Wait: true, Force: true, NoCatchUp: true}
 	query := api.EventsQuery{Volume: "data", After: 3, Limit: 7, Follow: true}
 	volume := &status.Volumes[0]
+	sides := &api.SplitBrain{Volume: "data", Split: true, Common: "5f", At: 8, Both: []api.Run{{Offset: 1, Length: 2}},
+		Sides: []api.Side{{Node: "a", Role: "source", Members: []string{"a"}, Writes: 3, Runs: []api.Run{{Offset: 1, Length: 4}}, AsOf: started}}}
+	resolve := api.ResolveSplitBrain{Volume: "data", Keep: "b"}
+	salvages := &api.Salvages{Salvages: []api.Salvage{{ID: "5f", Node: "a", Time: started, Bytes: 7}}, Silent: []string{"c"}, RoomLow: []string{"a"}}
+	salvage := api.SalvageChange{Volume: "data", Node: "a", ID: "5f", Action: "apply", Ranges: []api.Run{{Offset: 0, Length: 512}}}
+	applied := &api.SalvageResult{Files: 1, Bytes: 512}
 	result := &api.SwitchoverResult{Volume: "data", From: "a", To: "b", Done: true, Risks: []string{"none"}}
 	same := func(what string, got, want any) {
 		t.Helper()
@@ -80,6 +86,22 @@ func TestEveryCallGoesThereAndBack(t *testing.T) {
 			same("change", r, change)
 			return volume, nil
 		},
+		OnSplitBrain: func(_ context.Context, r api.VolumeName) (*api.SplitBrain, error) {
+			same("name", r, api.VolumeName{Name: "data"})
+			return sides, nil
+		},
+		OnResolve: func(_ context.Context, r api.ResolveSplitBrain) error {
+			same("resolve", r, resolve)
+			return nil
+		},
+		OnSalvages: func(_ context.Context, r api.VolumeName) (*api.Salvages, error) {
+			same("name", r, api.VolumeName{Name: "data"})
+			return salvages, nil
+		},
+		OnSalvage: func(_ context.Context, r api.SalvageChange) (*api.SalvageResult, error) {
+			same("salvage", r, salvage)
+			return applied, nil
+		},
 		OnSwitchover: func(_ context.Context, r api.Switchover, step func(api.SwitchoverStep)) (*api.SwitchoverResult, error) {
 			same("switchover", r, move)
 			step(api.SwitchoverStep{Name: "hold"})
@@ -107,6 +129,16 @@ func TestEveryCallGoesThereAndBack(t *testing.T) {
 	v, err = c.ChangeMirror(ctx, change)
 	ok(err)
 	same("volume", v, volume)
+	split, err := c.SplitBrain(ctx, api.VolumeName{Name: "data"})
+	ok(err)
+	same("sides", split, sides)
+	ok(c.ResolveSplitBrain(ctx, resolve))
+	kept, err := c.Salvages(ctx, api.VolumeName{Name: "data"})
+	ok(err)
+	same("salvages", kept, salvages)
+	done, err := c.ChangeSalvage(ctx, salvage)
+	ok(err)
+	same("applied", done, applied)
 	var steps []string
 	r, err := c.Switchover(ctx, move, func(s api.SwitchoverStep) { steps = append(steps, s.Name) })
 	ok(err)
@@ -307,6 +339,13 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/CreateVolume", "application/json", `{"name":"d","source":{"node":"a","path":"/x"},"targets":[{"node":"a","path":"/y"}]}`, 400, `named twice`},
 		{"POST", "/v1/CreateVolume", "application/json", `{"name":"d","source":{"node":"a","path":"/x"},"size_bytes":7}`, 400, `no multiple of 512`},
 		{"POST", "/v1/CreateVolume", "application/json", `{"name":"d","source":{"node":"a","path":"/x"},"mode":"fast"}`, 400, `neither sync nor async`},
+		{"POST", "/v1/ResolveSplitBrain", "application/json", `{"volume":"data"}`, 400, `no server is named whose side is kept`},
+		{"POST", "/v1/ResolveSplitBrain", "application/json", `{"volume":"../x","keep":"a"}`, 400, `is no volume name`},
+		{"POST", "/v1/ChangeSalvage", "application/json", `{"volume":"data","action":"delete"}`, 400, `no salvage is named`},
+		{"POST", "/v1/ChangeSalvage", "application/json", `{"volume":"data","id":"5f","action":"eat"}`, 400, `action "eat" is none of export`},
+		{"POST", "/v1/ChangeSalvage", "application/json", `{"volume":"data","id":"5f","action":"export","dir":"x"}`, 400, `no absolute path`},
+		{"POST", "/v1/ChangeSalvage", "application/json", `{"volume":"data","id":"5f","action":"delete","ranges":[{"offset":0,"length":1}]}`, 400, `only apply takes ranges`},
+		{"POST", "/v1/ChangeSalvage", "application/json", `{"volume":"data","id":"5f","action":"apply","ranges":[{"offset":0,"length":0}]}`, 400, `is no range`},
 	} {
 		status, e := post(h, c.method, c.path, c.kind, []byte(c.body))
 		if status != c.status || e == nil || !strings.Contains(e.Message, c.want) {
