@@ -112,6 +112,15 @@ var services = map[string]*apitest.Fake{
 			}
 			return result, nil
 		},
+		OnSplitBrain: bothSides, OnResolve: resolved, OnSalvages: keptSalvages, OnSalvage: changedSalvage,
+	},
+	"empty": {
+		OnSplitBrain: func(_ context.Context, r api.VolumeName) (*api.SplitBrain, error) {
+			return &api.SplitBrain{Volume: r.Name}, nil
+		},
+		OnSalvages: func(context.Context, api.VolumeName) (*api.Salvages, error) {
+			return &api.Salvages{Silent: []string{"c"}}, nil
+		},
 	},
 	"slow": {
 		OnStatus: func(ctx context.Context) (*api.Status, error) { <-ctx.Done(); return nil, ctx.Err() },

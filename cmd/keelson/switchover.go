@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"strings"
 
@@ -51,9 +50,8 @@ all mirrors turn around, and only what differs is copied. Any agent of the clust
 
 // confirm shows the plan on a terminal and asks. Without a terminal nobody can be asked.
 func (a *app) confirm(ctx context.Context, r api.Switchover) error {
-	if _, ok := terminal(a.in); !ok {
-		return usagef("a switchover asks before it acts, and standard input is no terminal").
-			WithNext("give --yes to go ahead without being asked, or --plan to look first")
+	if err := a.askable("a switchover", "--plan to look first"); err != nil {
+		return err
 	}
 	r.Plan = true
 	plan, err := a.client().Switchover(ctx, r, nil)
@@ -63,21 +61,8 @@ func (a *app) confirm(ctx context.Context, r api.Switchover) error {
 	for _, line := range planLines(plan) {
 		a.note("%s", line)
 	}
-	_, _ = a.err.Write([]byte("Switch volume " + plan.Volume + " over from " + orNone(plan.From) + " to " + plan.To + "? [y/N] "))
-	answer := make(chan string, 1)
-	go func() { // ends with the answer, or with the process if none comes
-		text, _ := bufio.NewReader(a.in).ReadString('\n') // an end of input is no answer
-		answer <- strings.ToLower(strings.TrimSpace(text))
-	}()
-	select {
-	case text := <-answer:
-		if text == "y" || text == "yes" {
-			return nil
-		}
-		return api.Errorf(api.Failed, "volume "+r.Volume, "not switched over: you did not say yes; nothing was changed")
-	case <-ctx.Done():
-		return api.Errorf(api.Failed, "volume "+r.Volume, "not switched over: no answer; nothing was changed").WithNext("give --yes to go ahead without being asked")
-	}
+	question := "Switch volume " + plan.Volume + " over from " + orNone(plan.From) + " to " + plan.To + "?"
+	return a.ask(ctx, "volume "+r.Volume, question, "not switched over")
 }
 
 // step shows a step as it begins and ends.

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"keelson/internal/api"
+)
+
+func salvageApply(a *app) *cobra.Command {
+	r := api.SalvageChange{Action: "apply"}
+	var ranges rangesFlag
+	var yes bool
+	c := &cobra.Command{
+		Use: "apply VOLUME ID [--range OFFSET:LENGTH]...", Short: "Writes a salvage, or ranges of it, onto the volume", Args: cobra.ExactArgs(2),
+		Long: `Writes what a salvage holds onto the volume, at the source, as an application would. What the volume has there is
+overwritten. An application that uses the volume does not expect that: stop it first.`,
+		Example: "  keelson salvage apply data 5f0c12ab34cd56ef5f0c12ab34cd56ef --range 196608:131072 --range 1GiB:64KiB",
+		RunE: func(c *cobra.Command, args []string) error {
+			r.Volume, r.ID, r.Ranges = args[0], args[1], ranges
+			q := &salvageQuestion{deed: "applying a salvage", text: applyQuestion, undone: "not applied"}
+			if yes {
+				q = nil
+			}
+			return a.changeSalvage(c, r, q)
+		},
+	}
+	c.Flags().Var(&ranges, "range", "only what it holds of this range of the volume, in bytes or as in 4MiB:64KiB; may be repeated")
+	nodeFlag(c, &r.Node)
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")
+	return c
+}
+
+func applyQuestion(r api.SalvageChange, s *api.Salvage) string {
+	what := "all of it (" + human(s.Bytes) + ")"
+	if len(r.Ranges) > 0 {
+		what = fmt.Sprintf("what it has of %d ranges (%s)", len(r.Ranges), human(runBytes(r.Ranges)))
+	}
+	return "Write " + what + " over what volume " + r.Volume + " has there now?"
+}
