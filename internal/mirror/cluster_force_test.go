@@ -120,7 +120,9 @@ func (c *cluster) fence(s, t *server, e Fence) {
 			if t.st.Promised.Less(e.Term) {
 				c.fail("promise: %s says that it promised %s, durable is %s", t.name, e.Term, t.st.Promised)
 			}
-			c.reckless.fenced[e.Term] = append(c.reckless.fenced[e.Term], t)
+			if c.reckless != nil {
+				c.reckless.fenced[e.Term] = append(c.reckless.fenced[e.Term], t)
+			}
 			answer(FenceAnswer{OK: true, Survivor: t.own().Survivor(t.name, t.st.Clone().Record)})
 		}
 		t.inbox = append(t.inbox, FenceAsked{ID: c.nextID, From: s.name, Term: e.Term, Mine: t.own()})
@@ -128,7 +130,7 @@ func (c *cluster) fence(s, t *server, e Fence) {
 }
 
 func (c *cluster) heardAnswer(s *server, ev Event) {
-	if a, ok := ev.(FenceAnswer); ok && a.OK && s.m.force != nil && s.m.force.data.ID == a.Plan {
+	if a, ok := ev.(FenceAnswer); ok && c.reckless != nil && a.OK && s.m.force != nil && s.m.force.data.ID == a.Plan {
 		c.reckless.heard[s.m.force.term] = append(c.reckless.heard[s.m.force.term], c.find(a.Node))
 	}
 }
@@ -199,9 +201,9 @@ func (c *cluster) mustHold(s *server, a answer) bool {
 }
 
 // judgeBecome: from here on a take-over is durable, whether or not the device is opened.
-func (c *cluster) judgeBecome(s *server) {
+func (c *cluster) judgeBecome(s *server, before lineage.Epoch) {
 	if w := c.opensByForce(s); w != nil {
-		c.judgeForced(s, w)
+		c.judgeForced(s, w, before)
 		c.waive(s)
 	}
 }
@@ -226,15 +228,16 @@ func (c *cluster) opensByForce(s *server) *wish {
 	return nil
 }
 
-func (c *cluster) judgeForced(s *server, w *wish) {
+// judgeForced: before is the epoch of the record that the server leaves.
+func (c *cluster) judgeForced(s *server, w *wish, before lineage.Epoch) {
 	r := c.reckless
 	c.count["forced"]++
 	for n, a := range r.answers {
-		if r.waived[n] || s.holds(n) || w.noCatchUp {
+		if r.waived[n] || s.holds(n) || w.noCatchUp || s.st.Served.Less(a.term) || s.lazy { // lazy: nobody was asked to promise
 			continue
 		}
 		for _, x := range r.heard[s.st.Served] {
-			if slices.Contains(a.members, x.name) && x.holds(n) && !forked(x.own().History, s.history) {
+			if slices.Contains(a.members, x.name) && x.holds(n) && !(forked(x.own().History, s.history) && x.st.Record.Epoch.Compare(before) < 0) {
 				c.fail("forced: %s took over in term %s without write %d, which %s holds", s.name, s.st.Served, n, x.name)
 			}
 		}
@@ -247,7 +250,7 @@ func (c *cluster) judgeForced(s *server, w *wish) {
 	}
 }
 
-// forked reports whether x has a generation that s has not: then rule 25 decides, not a position.
+// forked reports whether x has a generation that s has not: if its record is older too, rule 25 decides.
 func forked(x, s lineage.History) bool {
 	return slices.ContainsFunc(x, func(g lineage.Generation) bool { return s.Find(g.ID) < 0 })
 }

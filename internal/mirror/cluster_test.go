@@ -355,10 +355,11 @@ func (s *server) do(e Effect) {
 	case Save:
 		s.save(e.Standing)
 	case BecomeSource:
+		before := s.st.Record.Epoch
 		s.save(e.Standing)
 		if c.reckless != nil {
 			s.lazy = e.Lazy
-			c.judgeBecome(s)
+			c.judgeBecome(s, before)
 		}
 		if s.begun = false; !e.Lazy {
 			s.begin()
