@@ -163,7 +163,7 @@ func (s *session) saveRegion(r int64) error {
 	off := r << v.region
 	length := int(min(int64(1)<<v.region, v.size-off))
 	if k.old == nil {
-		k.old = make([]byte, max(batchBytesMax, 1<<v.region))
+		k.old = make([]byte, max(min(batchBytesMax, v.size), 1<<v.region))
 		k.queued = map[int64]struct{}{}
 	}
 	if k.used+length > len(k.old) {

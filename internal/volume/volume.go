@@ -4,6 +4,11 @@
 // the streams are flushed -> the local disk -> answered when the condition of the mode holds (answer.go). At a target:
 // apply.go reads one ordered stream and writes to the disk in that order. The same intent log serves both.
 //
+// While a resync runs a target can be brought back to what it was (undo.go, saving.go, rollback.go), and what it gives up that
+// the source never had is kept (salvage.go). Order of durability at a target, stated once: a checkpoint, the anchor, the
+// header that says rolling; each region's image before it is overwritten; at the end the salvages, the header that
+// adopts, and then the undo log is dropped.
+//
 // The package decides nothing about roles, members or sessions: it tells what happened as events of package mirror
 // and is told what to do by its methods. It knows nothing of sockets: a Stream is whatever carries frames in order.
 //
