@@ -309,7 +309,7 @@ func rollBackRun(t *testing.T, o omission) error {
 	g.open(true)
 	w.a.wait("SessionEnded", is[mirror.SessionEnded])
 	w.b.wait("LinkDown", is[mirror.LinkDown])
-	if own := w.a.v.Own(); own.Consistent != consistentRolling || own.Position != was.Position || !slices.Equal(own.History, was.History) {
+	if own := w.a.v.Own(); own.Consistent != consistentRolling || own.Position != was.Position || own.Floor != was.Position || !slices.Equal(own.History, was.History) {
 		t.Fatalf("it reports %+v in mid-resync, had %+v", own, was)
 	}
 	if s := w.a.v.UndoStatus(); s.State != "rolling" || s.Regions == 0 {

@@ -355,11 +355,11 @@ func (v *Volume) Own() mirror.Own {
 	h := v.log.Header()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	own := mirror.Own{History: h.History, Position: h.Position, Consistent: h.Consistent, Reserved: v.reserved, Unknown: v.log.UnknownRegions() > 0, Failed: v.failed != nil}
+	own := mirror.Own{History: h.History, Position: h.Position, Floor: v.log.Floor(), Consistent: h.Consistent, Reserved: v.reserved, Unknown: v.log.UnknownRegions() > 0, Failed: v.failed != nil}
 	if h.Consistent == consistentYes {
 		own.Position = v.at()
 	} else if a := v.anchor(h); a != nil {
-		own.History, own.Position = a.History, a.Position
+		own.History, own.Position, own.Floor = a.History, a.Position, a.Position // a checkpoint
 	}
 	return own
 }
