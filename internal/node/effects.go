@@ -263,13 +263,13 @@ func (a *vol) accept(id uint64) error {
 		}
 		reply := wire.HelloReply{
 			Node: a.n.cfg.Node, Incarnation: a.n.id.Incarnation, Encryption: encryption, Promised: h.Promised, History: own.History,
-			Position: own.Position, Floor: a.v.Floor(), Consistent: own.Consistent, Record: h.Record, Pages: a.v.Pages(),
+			Position: own.Position, Floor: own.Floor, Consistent: own.Consistent, Record: h.Record, Pages: a.v.Pages(),
 		}
 		if failed := in.conn.Accept(reply); failed != nil {
 			a.post(mirror.SessionEnded{ID: id, Why: failed.Error()})
 			return
 		}
-		err = a.v.Attach(in.conn, volume.SessionOptions{ID: id, From: in.hello.Node, History: in.hello.History, Agreed: agreed, Kept: kept})
+		err = a.v.Attach(in.conn, volume.SessionOptions{ID: id, From: in.hello.Node, History: in.hello.History, Position: in.hello.Position, Agreed: agreed, Kept: kept})
 		a.n.crash("target-session-accepted")
 	})
 	return err

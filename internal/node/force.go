@@ -34,7 +34,11 @@ type giveUpRequest struct {
 
 // survivor is what this server reports in a forced take-over.
 func (a *vol) survivor() lineage.Survivor {
-	return a.v.Own().Survivor(a.n.cfg.Node, a.v.Header().Record)
+	record := a.v.Header().Record
+	if anchor := a.v.Anchor(); anchor != nil { // in mid-resync: what it would have after a roll-back (rule 12)
+		record = anchor.Record
+	}
+	return a.v.Own().Survivor(a.n.cfg.Node, record)
 }
 
 // fence asks every server for its promise, each beside the loop; FenceAnswer follows for each.

@@ -99,8 +99,8 @@ func (s *service) SplitBrain(ctx context.Context, r api.VolumeName) (*api.SplitB
 		out.Common = at.Gen.String()
 	}
 	out.Split = view.Rule == lineage.RuleSplitBrain
-	for _, m := range view.Mirrors {
-		out.Split = out.Split || m.State == mirror.SplitBrain
+	for _, m := range a.status(now()).Mirrors { // also what the source says
+		out.Split = out.Split || m.State == string(mirror.SplitBrain)
 	}
 	for _, x := range sides {
 		if x.err == nil && x.info.Known {
@@ -180,6 +180,12 @@ func (s *service) ResolveSplitBrain(ctx context.Context, r api.ResolveSplitBrain
 	}
 	if api.Via(ctx) != "" {
 		return a.resolveHere(ctx, r.Keep)
+	}
+	if report, err := s.SplitBrain(ctx, api.VolumeName{Name: r.Volume}); err != nil || !report.Split {
+		if err != nil {
+			return err
+		}
+		return api.Refusal(lineage.RuleNoSplitBrain, "volume "+r.Volume, "nothing known to "+n.cfg.Node+" shows two sides", lineage.NextOf(lineage.RuleNoSplitBrain))
 	}
 	members := a.view.Load().Settings.Members
 	if !slices.ContainsFunc(members, func(m lineage.Member) bool { return m.Node == r.Keep && !m.Removed }) {

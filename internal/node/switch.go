@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"keelson/internal/api"
+	"keelson/internal/lineage"
 	"keelson/internal/mirror"
 	"keelson/internal/switchover"
 )
@@ -51,6 +52,9 @@ func (a *vol) shownPlan(ctx context.Context, r api.Switchover) (*api.SwitchoverR
 		facts := m.Facts(r.To)
 		facts.Heir.LagBytes = a.v.Status(now()).Links[r.To].LagBytes
 		plan, refused = switchover.Planned(randomID(), facts), switchover.Check(facts)
+		if r.Force && refused != nil && refused.Rule == lineage.RuleNeedsForce {
+			plan, refused = switchover.Forced(plan.ID, facts), nil
+		}
 	})
 	if err != nil {
 		return nil, api.AsError(err)
@@ -59,6 +63,9 @@ func (a *vol) shownPlan(ctx context.Context, r api.Switchover) (*api.SwitchoverR
 		return nil, api.Refusal(refused.Rule, "volume "+a.name, refused.Message, refused.Next)
 	}
 	result := &api.SwitchoverResult{Volume: a.name, From: plan.From, To: plan.To, Risks: append([]string{}, plan.Risks...), Steps: []api.SwitchoverStep{}}
+	for _, assumed := range plan.Assumes {
+		result.Risks = append(result.Risks, "nothing, if "+assumed)
+	}
 	for _, p := range plan.Steps {
 		result.Steps = append(result.Steps, api.SwitchoverStep{Name: p.Name, Text: p.Text, State: "planned"})
 	}

@@ -155,8 +155,7 @@ func (v *Volume) Hold(plan string) {
 	v.done.Add(1)
 	go func() {
 		defer v.done.Done()
-		v.genMu.Lock()   // a generation that is being begun is part of what has to end
-		v.genMu.Unlock() //nolint:staticcheck // waiting is all that is wanted
+		v.awaitGeneration() // one that is being begun is part of what has to end
 		v.mu.Lock()
 		for v.held && v.serving && (v.flight[0]+v.flight[1] > 0 || v.waiting.head != nil || v.flushes.head != nil) {
 			v.freed.Wait()
@@ -172,4 +171,10 @@ func (v *Volume) Hold(plan string) {
 // Release lets held writes go on.
 func (v *Volume) Release() {
 	v.change1(func() { v.held = false })
+}
+
+// awaitGeneration returns when no generation is being begun.
+func (v *Volume) awaitGeneration() {
+	v.genMu.Lock()
+	defer v.genMu.Unlock()
 }

@@ -34,14 +34,14 @@ var entrances = map[string][]string{
 	"internal/undo": {block, lineage, vfs},
 	// A volume knows Streams only through its own small interface: no peer here, and no socket (see noSockets).
 	// What it tells its owner are events of the mirror machine; it decides nothing.
-	volume: {block, lineage, resync, wire, mirror, vfs, intentlog},
+	volume: {block, lineage, resync, wire, mirror, vfs, intentlog, "internal/undo"},
 	peer:   {block, lineage, wire},
 	// A frontend knows nothing of mirrors.
 	nbd:    {block},
 	api:    {lineage},
 	config: {},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, api, config},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, api, config, node,
