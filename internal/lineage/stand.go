@@ -65,7 +65,12 @@ func Stand(source, target Replica) Verdict {
 // everything that the target's record promised: it is a member of the record, or it took over as a member of a record
 // at least as new as the target's. A source that went on without that server had first to raise the epoch on every
 // member that remained (rule 17), so a target that answered without it has a newer record.
+//
+// A generation older than the record took nothing over from it: there the two lines had parted before.
 func witnessed(fresh Generation, record Record) bool {
+	if fresh.Term.Less(record.Epoch.Term) {
+		return false
+	}
 	return record.Has(fresh.Term.Node) || fresh.After != Epoch{} && fresh.After.Compare(record.Epoch) >= 0
 }
 

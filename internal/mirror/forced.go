@@ -137,7 +137,10 @@ func (m *Machine) judgeSurvivors() *Reply {
 	refuse := func(rule, better, format string, args ...any) *Reply {
 		return &Reply{ID: f.command, Rule: rule, Err: fmt.Sprintf(format, args...), Fix: lineage.NextOf(rule), Better: better}
 	}
-	switch {
+	settings := m.newestSettings(f.reports)
+	switch self := settings.Find(m.cfg.Self); {
+	case self == nil || self.Removed:
+		return refuse(lineage.RuleRemoved, "", "%s was removed from the volume, as another server knows", m.cfg.Self)
 	case f.mine.Failed:
 		return refuse(lineage.RuleDiskFailed, "", "the disk of %s failed", m.cfg.Self)
 	case f.mine.Consistent == "no":

@@ -167,7 +167,7 @@ func (m *Machine) refuseGiveUp(e GiveUpAsked) (rule, why string) {
 		return lineage.RuleSourceAlive, fmt.Sprintf("%s serves the volume in term %s", m.cfg.Self, m.st.Served)
 	case m.st.Role == lineage.RoleSource && e.Term.Compare(m.st.Served) <= 0:
 		return lineage.RuleSourceClosed, fmt.Sprintf("%s was the source in term %s", m.cfg.Self, m.st.Served)
-	case m.st.Role == lineage.RoleHanded:
+	case m.st.Role == lineage.RoleHanded && e.Term.Compare(m.st.Served) <= 0:
 		return lineage.RuleHandedOver, fmt.Sprintf("%s has handed the role over to %s", m.cfg.Self, m.st.Heir.Node)
 	case e.New.Less(m.st.Promised):
 		return lineage.RuleOlderTerm, fmt.Sprintf("%s has promised the newer term %s", m.cfg.Self, m.st.Promised)
