@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ func (a *vol) sides(ctx context.Context) []side {
 		}
 		out = append(out, s)
 	}
-	slices.SortFunc(out, func(a, b side) int { return compare(a.node, b.node) })
+	slices.SortFunc(out, func(a, b side) int { return cmp.Compare(a.node, b.node) })
 	return out
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -41,7 +42,7 @@ func (s *service) CreateVolume(ctx context.Context, r api.CreateVolume) (*api.Vo
 		}
 		settings.Members = append(settings.Members, lineage.Member{Node: p.Node, Path: p.Path, Mode: mode})
 	}
-	slices.SortFunc(settings.Members, func(a, b lineage.Member) int { return compare(a.Node, b.Node) })
+	slices.SortFunc(settings.Members, func(a, b lineage.Member) int { return cmp.Compare(a.Node, b.Node) })
 	header := intentlog.Header{Volume: randomID(), Name: r.Name}
 	size := r.SizeBytes
 	var made []madeReplica
@@ -87,16 +88,6 @@ func (s *service) CreateVolume(ctx context.Context, r api.CreateVolume) (*api.Vo
 type madeReplica struct {
 	node string
 	file bool // the backing file was made too
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // volumeStatus is the status of one volume as this agent knows it.

@@ -397,7 +397,7 @@ func (v *Volume) waitsFor(l *link) bool {
 	return v.waiting.head != nil && v.waiting.head.Number > l.written || v.flushes.head != nil && v.flushes.head.Number > l.durable && v.flushes.head.Number <= l.flushed
 }
 
-// SendRecord, SendSettings and SendCheckpoint put frames into the target's stream.
+// SendRecord puts the in-sync record into the target's stream; RecordAcked follows.
 func (v *Volume) SendRecord(target string, r lineage.Record) error {
 	return v.sendJSON(target, wire.Header{Type: wire.TypeRecord}, r)
 }
@@ -434,5 +434,5 @@ func (v *Volume) sendJSON(target string, h wire.Header, value any) error {
 	return nil
 }
 
-// u32s and u64s are lists as they travel.
+// appendU32 adds a number to a list as it travels.
 func appendU32(dst []byte, n uint32) []byte { return binary.LittleEndian.AppendUint32(dst, n) }
