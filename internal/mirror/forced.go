@@ -148,7 +148,9 @@ func (m *Machine) judgeSurvivors() *Reply {
 	case f.best.Node == m.cfg.Self:
 		return nil
 	case f.noCatch:
-		f.risks = append(f.risks, "what "+f.best.Node+" holds and this server lacks: "+survivorText(f.best)+"; here: "+survivorText(mine))
+		if lost := f.best.Node + " may hold answered writes that " + m.cfg.Self + " lacks"; !slices.ContainsFunc(f.risks, func(r string) bool { return strings.HasPrefix(r, lost) }) {
+			f.risks = append(f.risks, lost+": "+survivorText(f.best)+"; "+survivorText(mine))
+		}
 		return nil
 	case !f.best.Consistent:
 		return refuse(lineage.RuleNotConsistent, "", "%s may hold answered writes that %s lacks, but is in the middle of a resync that cannot be rolled back", f.best.Node, m.cfg.Self)

@@ -90,14 +90,14 @@ func TestEveryProtectionIsNeeded(t *testing.T) {
 		breaks string // how the broken invariant's name begins
 		seed   uint64 // a history known to notice; if histories have changed, the search goes on from there
 	}{
-		{"save-before-token", "two sources", 94},
+		{"save-before-token", "two sources", 306},
 		{"take-back", "two sources", 27},
-		{"require-early", "record", 0},
+		{"require-early", "record", 12},
 		{"accept-older-term", "older term", 25},
 		{"admit-early", "member", 511},
 		{"admit-unread", "record", 50},
 		{"require-after-admit", "record", 50},
-		{"token-not-repeated", "finale: no source", 0},
+		{"token-not-repeated", "finale: no source", 4},
 		{"promise-not-durable", "promise", 0},
 		{"plan-in-answer", "finale: no source", 93},
 	} {
@@ -108,13 +108,13 @@ func TestEveryProtectionIsNeeded(t *testing.T) {
 		seed         uint64
 	}{
 		{"fence-not-durable", "promise", 0},
-		{"serving-not-refused", "two sources", 0},
-		{"vouch-skipped", "overruled", 0},
+		{"serving-not-refused", "two sources", 207},
+		{"vouch-skipped", "overruled", 13},
 		{"renew-skipped", "finale", 0},
 		{"discard-forgotten", "finale", 0},
-		{"compare-by-position-only", "forced", 0},
-		{"ask", "lost write", 0},
-		{"no-roll-back", "rolling", 0},
+		{"compare-by-position-only", "forced", 179},
+		{"ask", "lost write", 4},
+		{"no-roll-back", "rolling", 26},
 	} {
 		notices(t, c.omit, c.breaks, c.seed, newReckless)
 	}

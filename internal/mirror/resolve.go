@@ -77,7 +77,7 @@ func (m *Machine) keepServing(c Command) {
 	m.reply(c.ID, "", "")
 }
 
-// Risk is what this server knows about a forced take-over by itself. The shell fills in the lag.
+// risk is what this server knows about a forced take-over by itself. The shell fills in the lag.
 func (m *Machine) risk() *switchover.Risk {
 	if m.open {
 		return nil

@@ -2,6 +2,7 @@ package switchover
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"keelson/internal/lineage"
@@ -29,7 +30,7 @@ type Seen struct {
 	Survivor  lineage.Survivor
 }
 
-// Better are the members that may hold answered writes which this one lacks, the best first is not promised.
+// Better are the members that may hold answered writes which this one lacks, in no order.
 func (r Risk) Better() (out []lineage.Survivor) {
 	for _, o := range r.Others {
 		if o.Survivor.Compare(r.Mine) > 0 {
@@ -54,11 +55,21 @@ func Forced(id string, f Facts) Plan {
 	}
 	p.Steps = append(p.Steps,
 		Step{StepServe, fmt.Sprintf("%s begins a new term and offers the volume", f.To)},
-		Step{StepMirrors, mirrors(f)})
+		Step{StepMirrors, forcedMirrors(f)})
 	if f.Risk != nil {
 		p.Risks, p.Assumes = f.Risk.AtRisk(f)
 	}
 	return p
+}
+
+func forcedMirrors(f Facts) string {
+	var to []string
+	for _, o := range f.Others {
+		if o.Node != f.To {
+			to = append(to, f.To+"->"+o.Node)
+		}
+	}
+	return "new mirrors " + strings.Join(to, ", ") + ": only regions that differ are copied; who cannot be reached follows when it returns"
 }
 
 // AtRisk says what a forced take-over may lose, and what it takes for granted where it says nothing.
