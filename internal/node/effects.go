@@ -75,7 +75,7 @@ func (a *vol) do(effect mirror.Effect) error {
 			}
 		}
 	case mirror.AcceptSession:
-		return a.accept(e.ID)
+		a.accept(e.ID)
 	case mirror.RefuseSession:
 		a.answerSession(e.ID, func(in *incoming) { _ = in.conn.Refuse(e.Rule, e.Message) })
 	case mirror.DropSession:
@@ -251,8 +251,7 @@ func (a *vol) answerSession(id uint64, answer func(*incoming)) {
 }
 
 // accept begins the session: the one before is over, with all its I/O, before the answer leaves (rule 14).
-func (a *vol) accept(id uint64) error {
-	var err error
+func (a *vol) accept(id uint64) {
 	a.answerSession(id, func(in *incoming) {
 		a.v.DropSession("replaced by a new session of " + in.hello.Node)
 		h, own := a.v.Header(), a.v.Own()
@@ -269,8 +268,11 @@ func (a *vol) accept(id uint64) error {
 			a.post(mirror.SessionEnded{ID: id, Why: failed.Error()})
 			return
 		}
-		err = a.v.Attach(in.conn, volume.SessionOptions{ID: id, From: in.hello.Node, History: in.hello.History, Position: in.hello.Position, Agreed: agreed, Kept: kept})
+		err := a.v.Attach(in.conn, volume.SessionOptions{ID: id, From: in.hello.Node, History: in.hello.History, Position: in.hello.Position, Agreed: agreed, Kept: kept})
+		if err != nil { // the source will try again
+			_ = in.conn.Close(err)
+			a.post(mirror.SessionEnded{ID: id, Why: err.Error()})
+		}
 		a.n.crash("target-session-accepted")
 	})
-	return err
 }
