@@ -71,11 +71,8 @@ func (m *Machine) judgePeers() (silent bool) {
 		p := m.peer(node)
 		switch {
 		case p.up && p.info.Known:
-			switch rule, reason := m.knowsNewer(node, p.info); rule {
-			case "":
-			default:
+			if rule, reason := m.knowsNewer(node, p.info); rule != "" && (b.rule == "" || rule == lineage.RuleSplitBrain) {
 				b.rule, b.reason, b.by = rule, reason, node
-				return false
 			}
 		case p.up && !m.st.Record.Has(node):
 		case p.up:
@@ -83,6 +80,9 @@ func (m *Machine) judgePeers() (silent bool) {
 		default:
 			quiet = append(quiet, node)
 		}
+	}
+	if b.rule != "" {
+		return false
 	}
 	if top, by := m.unserved(); by != "" {
 		return m.judgePromise(top, by, len(quiet)+len(strangers) == 0)

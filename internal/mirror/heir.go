@@ -48,6 +48,8 @@ func (m *Machine) refuseToken(e TokenCame) (rule, why string) {
 		return lineage.RuleOlderTerm, fmt.Sprintf("%s has promised the newer term %s", m.cfg.Self, m.st.Promised)
 	case m.st.Role != lineage.RoleTarget:
 		return lineage.RuleNotTarget, fmt.Sprintf("%s is not a target but %s", m.cfg.Self, m.st.Role)
+	case m.member(m.cfg.Self) == nil && m.st.Settings.Find(m.cfg.Self) != nil && h.Settings.Version.Compare(m.st.Settings.Version) <= 0:
+		return lineage.RuleRemoved, fmt.Sprintf("%s was removed from the volume", m.cfg.Self)
 	case mine.Failed || m.failed != "":
 		return lineage.RuleDiskFailed, fmt.Sprintf("the disk of %s failed", m.cfg.Self)
 	case mine.Consistent != "yes":
