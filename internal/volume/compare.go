@@ -16,6 +16,7 @@ import (
 // A write meanwhile puts its regions into the set (rule 13), so the source's map need not stand still.
 type compare struct {
 	common  bool              // the histories share a generation
+	related bool              // some region of the target has a version that this log knows: an interrupted resync left it
 	theirs  []lineage.GenID   // the target's table of generations
 	mine    []uint16          // ... as indexes of this log's table; 0: not in it
 	seen    int64             // pages whose digests have come
@@ -79,6 +80,8 @@ func (l *link) digests(first int64, digests []byte) error {
 		if mine := l.v.log.PageDigest(page); mine != [16]byte(digests[:16]) {
 			want = appendU32(want, uint32(page))
 			l.compare.wanted++
+		} else {
+			l.compare.related = true
 		}
 	}
 	if len(want) > 0 {
@@ -119,19 +122,26 @@ func (l *link) versions(page int64, body []byte) error {
 const pageRegions = 512
 
 // stands says of one region whether it is the same on both sides, and if not, whether to hash it before it is sent:
-// where a version is unknown, was adopted (rule 8), or the volumes share no history. What the target knows to be zero
+// where a version is unknown, was adopted (rule 8), or is of a generation that this log never met. What the target knows to be zero
 // needs no hash.
 func (l *link) stands(mine, theirs lineage.Version) (same, hash bool) {
-	if theirs != lineage.Unknown && mine != lineage.Unknown {
-		i := int(theirs.Index())
-		if i < len(l.compare.mine) && l.compare.mine[i] == mine.Index() && theirs.Number() == mine.Number() {
+	if theirs == lineage.Unknown {
+		return false, true
+	}
+	known := uint16(0) // the target's generation in this log's table
+	if i := int(theirs.Index()); i < len(l.compare.mine) {
+		known = l.compare.mine[i]
+	}
+	if known != 0 {
+		l.compare.related = true
+		if mine != lineage.Unknown && known == mine.Index() && theirs.Number() == mine.Number() {
 			return true, false
 		}
 	}
 	if theirs == lineage.ZeroVersion {
 		return false, false
 	}
-	return false, theirs == lineage.Unknown || mine == lineage.Unknown || !l.compare.common || l.adopted(mine)
+	return false, mine == lineage.Unknown || known == 0 || l.adopted(mine)
 }
 
 // adoptions returns, by index of this log's table, the adoption number of each generation of the history; 0: none.
@@ -165,7 +175,7 @@ func (l *link) decide() error {
 	if l.full {
 		l.set.AddAll()
 	}
-	kind, rule := resync.Decide(resync.Facts{Full: l.full, Common: l.compare.common, Differ: l.set.Len(), OnlyZeroes: l.hash.Len() == 0})
+	kind, rule := resync.Decide(resync.Facts{Full: l.full, Common: l.compare.common || l.compare.related, Differ: l.set.Len(), OnlyZeroes: l.hash.Len() == 0})
 	l.kind, l.rule = kind, rule
 	l.comparing = false
 	bytes := min(l.set.Len()<<v.region, v.size)

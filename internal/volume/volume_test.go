@@ -544,3 +544,22 @@ func TestChangedBehindTheBackIsUnknown(t *testing.T) {
 		t.Fatalf("%d bytes are unknown, not all", n)
 	}
 }
+
+// TestInterruptedFirstResyncGoesOn: a new target whose first resync was cut off has no history yet, but what it got is
+// known: the rest is partial, and what agrees is not sent again.
+func TestInterruptedFirstResyncGoesOn(t *testing.T) {
+	a, b := newServer(t, "a", 16<<20), newServer(t, "b", 16<<20)
+	a.serve(1)
+	put(t, a.v, 0, random(1, 8<<20))
+	x := begin(a, b, lineage.Member{ResyncBytes: 8 << 20}, false) // paced, so that it can be cut
+	waitFor(t, "some of it has come", func() bool { return b.v.log.Version(4) != lineage.ZeroVersion })
+	_ = x.Close(errCut)
+	a.wait("LinkDown", is[mirror.LinkDown])
+	b.wait("SessionEnded", is[mirror.SessionEnded])
+	put(t, a.v, 0, random(2, 4096)) // a region that it has already
+	connect(a, b, lineage.Member{})
+	same(t, a, b)
+	if r := a.v.Status(time.Now()).Links["b"].Resync; r.Kind != "partial" || r.Progress.Sent >= 8<<20 {
+		t.Fatalf("%+v", r)
+	}
+}
