@@ -263,7 +263,8 @@ func (c *cluster) judgeFollow(t *server, x *session) {
 	if c.reckless == nil {
 		return
 	}
-	if was := t.was; was && !t.st.Discard && !c.reckless.mixed {
+	async := slices.ContainsFunc(t.st.Settings.Members, func(m lineage.Member) bool { return m.Mode == lineage.Async })
+	if was := t.was; was && !t.st.Discard && !c.reckless.mixed && !async { // (an async member's lag is surplus)
 		for n, a := range c.reckless.answers {
 			if a.by == t.name && t.holds(n) && !x.s.holds(n) {
 				c.fail("surplus: %s follows %s by itself, which lacks write %d that it answered in term %s", t.name, x.s.name, n, a.term)

@@ -148,7 +148,7 @@ func (m *Machine) refuseSession(e SessionAsked) (rule, why string) {
 	}
 	source := lineage.Replica{Node: e.From, History: e.History, Position: e.Position, Record: e.Record}
 	mine := lineage.Replica{Node: m.cfg.Self, History: e.Mine.History, Position: e.Mine.Position, Record: m.st.Record, Discarding: m.st.Discard,
-		Unsure: e.Mine.Unknown || e.Mine.Consistent != "yes"}
+		Unsure: e.Mine.Unknown || e.Mine.Consistent != "yes" || m.open} // who serves may have answered more since
 	if v := lineage.Stand(source, mine); !v.Follow {
 		return v.Rule, fmt.Sprintf("%s cannot follow %s: %s", m.cfg.Self, e.From, v.Text)
 	}
