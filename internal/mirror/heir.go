@@ -27,6 +27,8 @@ func (m *Machine) tokenCame(e TokenCame) {
 	if m.st.Settings.Version.Compare(h.Settings.Version) < 0 {
 		m.st.Settings = h.Settings.Clone()
 	}
+	m.st.Settings = m.st.Settings.Clone()
+	bump(&m.st.Settings, h.Term) // newer than what any abandoned line has
 	m.emit(BecomeSource{Standing: m.st.Clone()})
 	m.serve()
 	m.note("info", "", fmt.Sprintf("took the role of source over from %s, term %s", e.From, h.Term))
