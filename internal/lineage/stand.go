@@ -49,7 +49,7 @@ func Stand(source, target Replica) Verdict {
 		return verdict(RuleSplitBrain, false)
 	case len(fork) == len(target.History):
 		return verdict(RuleNoCommonHistory, true)
-	case surplus && len(fresh) > 0 && !witnessed(fresh[0], target.Record) && !target.Discarding:
+	case surplus && len(fresh) > 0 && !witnessed(fresh[0], fork, target.Record) && !target.Discarding:
 		return verdict(RuleSplitBrain, false)
 	case len(fresh) == 0 && target.Position.Gen == source.Position.Gen && target.Position.Number > source.Position.Number:
 		return verdict(RuleSurplus, true)
@@ -66,12 +66,17 @@ func Stand(source, target Replica) Verdict {
 // at least as new as the target's. A source that went on without that server had first to raise the epoch on every
 // member that remained (rule 17), so a target that answered without it has a newer record.
 //
-// A generation older than the record took nothing over from it: there the two lines had parted before.
-func witnessed(fresh Generation, record Record) bool {
+// A generation older than the record took nothing over from it: there the two lines had parted before. Nor do epochs of
+// another line say anything about a record that was written in the target's own fork.
+func witnessed(fresh Generation, fork History, record Record) bool {
 	if fresh.Term.Less(record.Epoch.Term) {
 		return false
 	}
-	return record.Has(fresh.Term.Node) || fresh.After != Epoch{} && fresh.After.Compare(record.Epoch) >= 0
+	if record.Has(fresh.Term.Node) {
+		return true
+	}
+	inFork := len(fork) > 0 && !record.Epoch.Term.Less(fork[0].Term)
+	return fresh.After != Epoch{} && fresh.After.Compare(record.Epoch) >= 0 && !inFork
 }
 
 // reverted reports whether the target holds more of the source's own writes than the source can have made.

@@ -28,6 +28,8 @@ func TestHowTwoReplicasStand(t *testing.T) {
 	inherited := g2
 	inherited.After = Epoch{t1, 5}
 	source := Replica{Node: "b", History: History{g1, g2}, Position: at(g2, 150), Record: record(t2, 0, "a", "b")}
+	later := g2
+	later.Term.N, later.After = 5, Epoch{Term{4, "a"}, 0}
 	before := gen(1, "c", 90, 90)
 	before.ID[2] = 'x'
 	for _, c := range []struct {
@@ -54,6 +56,8 @@ func TestHowTwoReplicasStand(t *testing.T) {
 			Replica{Node: "c", History: History{g1}, Position: at(g1, 60), Record: record(t1, 6, "a", "c"), Unsure: true}, RuleSplitBrain, false, at(g1, 60)},
 		{"a fork of a member that b was not of", source, Replica{Node: "c", History: History{g1, fork}, Position: at(fork, 95), Record: record(fork.Term, 1, "c")}, RuleSplitBrain, false, at(g1, 90)},
 		{"a fork that had b in its record, and that b took over from", source, Replica{Node: "c", History: History{g1, before}, Position: at(before, 95), Record: record(before.Term, 0, "b", "c")}, RuleSurplus, true, at(g1, 90)},
+		{"a fork, and b took over from a newer record of the other line", Replica{Node: "b", History: History{g1, later}, Position: at(g2, 150)},
+			Replica{Node: "c", History: History{g1, fork}, Position: at(fork, 95), Record: record(fork.Term, 0, "c")}, RuleSplitBrain, false, at(g1, 90)},
 		{"a fork that is newer than what b began", source, Replica{Node: "c", History: History{g1, fork}, Position: at(fork, 95), Record: record(fork.Term, 0, "b", "c")}, RuleSplitBrain, false, at(g1, 90)},
 		{"the same generation began elsewhere (a copied disk)", source, Replica{Node: "a", History: History{g1, gen(2, "b", 101, 100)}, Position: at(g2, 120), Record: record(t2, 0, "a", "b")}, RuleSurplus, true, at(g1, 100)},
 		{"the source is the older one", Replica{Node: "a", History: History{g1}, Position: at(g1, 100)}, Replica{Node: "b", History: History{g1, g2}, Position: at(g2, 120)}, RuleNewerThanSource, false, at(g1, 100)},
