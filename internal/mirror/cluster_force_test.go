@@ -203,6 +203,7 @@ func (c *cluster) mustHold(s *server, a answer) bool {
 // judgeBecome: from here on a take-over is durable, whether or not the device is opened.
 func (c *cluster) judgeBecome(s *server, before lineage.Epoch) {
 	if w := c.opensByForce(s); w != nil {
+		c.reckless.forced = true
 		c.judgeForced(s, w, before)
 		c.waive(s)
 	}
