@@ -168,7 +168,7 @@ func (a *vol) info() mirror.PeerInfo {
 	h, own, view := a.v.Header(), a.v.Own(), a.view.Load()
 	return mirror.PeerInfo{
 		Known: true, Role: h.Role, Serving: view.Open, Promised: h.Promised, Served: h.Served, Record: h.Record,
-		Settings: h.Settings, History: own.History, Position: own.Position, Consistent: own.Consistent,
+		Settings: h.Settings, History: own.History, Position: own.Position, Floor: own.Floor, Consistent: own.Consistent,
 	}
 }
 

@@ -49,6 +49,7 @@ func (a *vol) shownPlan(ctx context.Context, r api.Switchover) (*api.SwitchoverR
 	var plan switchover.Plan
 	var refused *switchover.Refusal
 	err := a.ask(ctx, func(m *mirror.Machine) {
+		m.Know(a.v.Own())
 		facts := m.Facts(r.To)
 		facts.Heir.LagBytes = a.v.Status(now()).Links[r.To].LagBytes
 		plan, refused = switchover.Planned(randomID(), facts), switchover.Check(facts)
