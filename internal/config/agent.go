@@ -4,10 +4,11 @@ import "time"
 
 // Agent is the configuration of one server's agent. After Load every path is absolute and every limit is set.
 type Agent struct {
-	Node       string `toml:"node"`       // this server's name, as in its certificate
-	Cluster    string `toml:"cluster"`    // the cluster's id, as in its certificates
-	State      string `toml:"state"`      // directory of intent logs, settings and agent.pid
-	Encryption string `toml:"encryption"` // On | Off
+	Node       string `toml:"node"`        // this server's name, as in its certificate
+	Cluster    string `toml:"cluster"`     // the cluster's id, as in its certificates
+	State      string `toml:"state"`       // directory of intent logs, settings and agent.pid
+	Encryption string `toml:"encryption"`  // On | Off
+	LowLatency string `toml:"low-latency"` // On | Off: processors are kept from sleep while mirrored writes are under way
 	Listen     Listen `toml:"listen"`
 	API        API    `toml:"api"`
 	NBD        NBD    `toml:"nbd"`
@@ -17,7 +18,7 @@ type Agent struct {
 	Log        Log    `toml:"log"`
 }
 
-// Values of Encryption.
+// Values of Encryption and LowLatency.
 const (
 	On  = "on"
 	Off = "off"
@@ -92,6 +93,7 @@ func Default() *Agent {
 	return &Agent{
 		State:      "/var/lib/keelson",
 		Encryption: On,
+		LowLatency: On,
 		Listen:     Listen{Address: "0.0.0.0:7401"},
 		API:        API{Socket: "/run/keelson/agent.sock"},
 		NBD:        NBD{Socket: "/run/keelson/nbd.sock"},

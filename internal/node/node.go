@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"keelson/internal/api"
+	"keelson/internal/awake"
 	"keelson/internal/config"
 	"keelson/internal/frontend/nbd"
 	"keelson/internal/mirror"
@@ -174,6 +175,9 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	}
 	n.openVolumes()
 	n.spawn(func() { n.gossip(ctx) })
+	if n.cfg.LowLatency == config.On {
+		n.spawn(func() { awake.Keep(ctx, awake.Device, n.urgent, n.log) })
+	}
 	n.spawn(func() { _ = api.Serve(local) })
 	n.log.Info("agent started", "node", n.cfg.Node, "cluster", n.id.Cluster, "version", n.version, "listen", server.Addr(), "socket", n.cfg.API.Socket)
 	<-ctx.Done()
@@ -276,6 +280,14 @@ func (n *Node) bump() {
 	for _, p := range n.peers {
 		p.kick()
 	}
+}
+
+// urgent changes while there are writes for which somebody waits at another server.
+func (n *Node) urgent() (sum int64) {
+	for _, v := range n.all() {
+		sum += v.v.Urgent()
+	}
+	return sum
 }
 
 // find returns the volume of that name, or nil.

@@ -57,6 +57,21 @@ func (l *link) report(now time.Time) ResyncStatus {
 	return ResyncStatus{Kind: string(l.kind), Rule: l.rule, Done: l.inStep, Running: !l.inStep && l.stream.Err() == nil, Progress: l.progress.Report(now)}
 }
 
+// Urgent counts the writes for which somebody waits at another server: those at a source with a sync mirror, and those
+// of a target's session. 0 while there is neither; it changes while there is traffic.
+func (v *Volume) Urgent() int64 {
+	v.mu.Lock()
+	urgent := v.session != nil
+	for _, l := range v.links {
+		urgent = urgent || l.sync
+	}
+	v.mu.Unlock()
+	if !urgent {
+		return 0
+	}
+	return v.stats.writes.Load()
+}
+
 // Status is the state now.
 func (v *Volume) Status(now time.Time) Status {
 	s := Status{

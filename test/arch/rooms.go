@@ -18,6 +18,7 @@ const (
 	api        = "internal/api"
 	config     = "internal/config"
 	node       = "internal/node"
+	awake      = "internal/awake"
 )
 
 // entrances says for each room which other rooms it may enter (import). A room's own subfolders belong to it. A room
@@ -40,8 +41,9 @@ var entrances = map[string][]string{
 	nbd:    {block},
 	api:    {lineage},
 	config: {},
+	awake:  {},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, awake},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, api, config, node,
