@@ -16,7 +16,6 @@ import (
 	"keelson/internal/lineage"
 	"keelson/internal/mirror"
 	"keelson/internal/peer"
-	"keelson/internal/vfs"
 	"keelson/internal/volume"
 )
 
@@ -192,15 +191,15 @@ func (n *Node) createHere(_ context.Context, _ string, r *createRequest) (create
 	}
 	header := r.Header
 	header.Cluster, header.Node = n.id.Cluster, n.cfg.Node
-	_, before := vfs.OS.Stat(r.Path)
+	_, before := n.out.FS.Stat(r.Path)
 	dir := filepath.Join(n.volumesDir(), name)
-	if _, err := os.Stat(dir); err == nil {
+	if _, err := n.out.FS.List(dir); err == nil {
 		return createAnswer{}, api.Refusal(ruleExists, object, "there is a directory "+dir+" already", "look at what it holds, and remove it if nothing needs it")
 	}
-	h, err := volume.Create(volume.Options{FS: vfs.OS, Dir: dir, Limits: n.volumeLimits(), Log: n.log},
+	h, err := volume.Create(volume.Options{FS: n.out.FS, Dir: dir, Limits: n.volumeLimits(), Log: n.log},
 		volume.New{Header: header, Path: r.Path, SizeBytes: r.SizeBytes})
 	if err != nil {
-		err = errors.Join(err, os.RemoveAll(dir))
+		err = errors.Join(err, n.out.FS.RemoveAll(dir))
 		return createAnswer{}, api.Errorf(api.Failed, object, "%v", err)
 	}
 	return createAnswer{SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes, Made: errors.Is(before, os.ErrNotExist)}, nil
@@ -231,9 +230,9 @@ func (n *Node) forget(r nameRequest) error {
 	if a != nil {
 		path = a.v.Header().Backing.Path
 		err = a.close()
-	} else if _, gone := os.Stat(dir); errors.Is(gone, os.ErrNotExist) {
+	} else if _, gone := n.out.FS.List(dir); errors.Is(gone, os.ErrNotExist) {
 		return nil
-	} else if log, opened := intentlog.Open(vfs.OS, dir, intentlog.Options{}); opened == nil { // made, never started
+	} else if log, opened := intentlog.Open(n.out.FS, dir, intentlog.Options{}); opened == nil { // made, never started
 		path = log.Header().Backing.Path
 		if log.Header().Volume != r.Volume {
 			path = ""
@@ -247,10 +246,10 @@ func (n *Node) forget(r nameRequest) error {
 		err = n.keepSalvages(r.Name, dir)
 	}
 	if err == nil {
-		err = os.RemoveAll(dir)
+		err = n.out.FS.RemoveAll(dir)
 	}
 	if err == nil && r.Unmake && path != "" {
-		err = os.Remove(path)
+		err = n.out.FS.Remove(path)
 	}
 	n.bump()
 	return err

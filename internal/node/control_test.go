@@ -10,6 +10,7 @@ import (
 	"keelson/internal/frontend/nbd"
 	"keelson/internal/intentlog"
 	"keelson/internal/lineage"
+	"keelson/internal/vfs"
 )
 
 // idle is a node that listens nowhere.
@@ -17,7 +18,7 @@ func idle(t *testing.T) *Node {
 	t.Helper()
 	cfg := config.Default()
 	cfg.Node, cfg.State = "a", t.TempDir()
-	n := &Node{cfg: cfg, log: slog.New(slog.DiscardHandler), ctx: t.Context(), peers: map[string]*neighbour{}, events: newEventLog("a", 16),
+	n := &Node{cfg: cfg, out: Outside{FS: vfs.OS}, log: slog.New(slog.DiscardHandler), ctx: t.Context(), peers: map[string]*neighbour{}, events: newEventLog("a", 16),
 		volumes: map[string]*vol{}, broken: map[string]error{}, changed: make(chan struct{}), nbd: nbd.NewServer(nbd.Options{})}
 	n.id.Cluster, n.id.Node = "c", "a"
 	return n

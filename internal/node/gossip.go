@@ -49,7 +49,7 @@ type neighbour struct {
 }
 
 func newNeighbour(n *Node, name, addr string) *neighbour {
-	return &neighbour{n: n, name: name, addr: addr, http: peer.HTTPClient(n.id, name, addr), kicked: make(chan struct{}, 1)}
+	return &neighbour{n: n, name: name, addr: addr, http: peer.HTTPClient(n.id, name, addr, n.peerOptions()), kicked: make(chan struct{}, 1)}
 }
 
 // kick asks for an exchange now.

@@ -33,6 +33,7 @@ import (
 // context ends; every goroutine is in wg and ends with ctx.
 type Node struct {
 	cfg     *config.Agent
+	out     Outside
 	id      peer.Identity
 	log     *slog.Logger
 	version string
@@ -43,6 +44,8 @@ type Node struct {
 	events  *eventLog
 	crashAt string // test hook: the process kills itself at this point
 	ids     atomic.Uint64
+	server  *peer.Server       // of peers
+	stop    context.CancelFunc // ends ctx
 
 	mu      sync.Mutex
 	volumes map[string]*vol  // by name
@@ -70,10 +73,20 @@ func Run(ctx context.Context, cfg *config.Agent, log *slog.Logger, version strin
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	n := newNode(ctx, cfg, id, Outside{}, log)
+	n.version, n.crashAt = version, os.Getenv("KEELSON_CRASH_AT")
+	return n.run(ctx, stop)
+}
+
+// newNode makes an agent that does nothing yet.
+func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outside, log *slog.Logger) *Node {
+	if out.FS == nil {
+		out.FS = vfs.OS
+	}
 	n := &Node{
-		cfg: cfg, id: id, log: log, version: version, ctx: ctx, peers: map[string]*neighbour{},
+		cfg: cfg, out: out, id: id, log: log, ctx: ctx, peers: map[string]*neighbour{},
 		events: newEventLog(cfg.Node, cfg.Limits.EventsMax), volumes: map[string]*vol{}, broken: map[string]error{},
-		changed: make(chan struct{}), crashAt: os.Getenv("KEELSON_CRASH_AT"),
+		changed: make(chan struct{}),
 	}
 	for _, p := range cfg.Peers {
 		if p.Name != cfg.Node {
@@ -89,7 +102,7 @@ func Run(ctx context.Context, cfg *config.Agent, log *slog.Logger, version strin
 		options.TLS = &tls.Config{Certificates: []tls.Certificate{id.Cert}, ClientCAs: id.CA, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}
 	}
 	n.nbd = nbd.NewServer(options)
-	return n.run(ctx, stop)
+	return n
 }
 
 // identity reads this server's certificate files.
@@ -143,9 +156,9 @@ func patiently(ctx context.Context, passing error, try func() error) error {
 }
 
 func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
-	var server *peer.Server
+	n.stop = stop
 	err = patiently(ctx, syscall.EADDRINUSE, func() (err error) {
-		server, err = peer.Listen(n.cfg.Listen.Address, n.id, peer.Handlers{Stream: n.streamCame, Control: n.control(), Rejected: n.rejected}, n.peerOptions())
+		n.server, err = n.listenPeers()
 		return err
 	})
 	if err != nil {
@@ -153,17 +166,13 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	}
 	local, err := n.listenSocket(n.cfg.API.Socket)
 	if err != nil {
-		return errors.Join(err, server.Close())
+		return errors.Join(err, n.server.Close())
 	}
 	api := &http.Server{Handler: api.NewHandler(&service{n}), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
 	pid := filepath.Join(n.cfg.State, "agent.pid")
 	defer func() {
 		stop()
-		err = errors.Join(err, api.Close(), n.closeVolumes(), server.Close(), n.nbd.Close())
-		n.wg.Wait()
-		for _, p := range n.peers {
-			p.http.CloseIdleConnections()
-		}
+		err = errors.Join(err, api.Close(), n.end())
 		_ = os.Remove(pid)
 		n.log.Info("agent stopped", "node", n.cfg.Node)
 	}()
@@ -179,9 +188,13 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 		n.spawn(func() { awake.Keep(ctx, awake.Device, n.urgent, n.log) })
 	}
 	n.spawn(func() { _ = api.Serve(local) })
-	n.log.Info("agent started", "node", n.cfg.Node, "cluster", n.id.Cluster, "version", n.version, "listen", server.Addr(), "socket", n.cfg.API.Socket)
+	n.log.Info("agent started", "node", n.cfg.Node, "cluster", n.id.Cluster, "version", n.version, "listen", n.server.Addr(), "socket", n.cfg.API.Socket)
 	<-ctx.Done()
 	return nil
+}
+
+func (n *Node) listenPeers() (*peer.Server, error) {
+	return peer.Listen(n.cfg.Listen.Address, n.id, peer.Handlers{Stream: n.streamCame, Control: n.control(), Rejected: n.rejected}, n.peerOptions())
 }
 
 // rejected notes a connection that was turned away.
@@ -205,7 +218,7 @@ func (n *Node) peerOptions() peer.Options {
 	l := n.cfg.Limits
 	return peer.Options{
 		HeartbeatEvery: time.Duration(l.Heartbeat), DeadAfter: time.Duration(l.DeadAfter),
-		HandshakeTimeout: time.Duration(l.HandshakeMax), QueueBytesMax: int64(l.QueueBytes) + peerQueueBytes,
+		HandshakeTimeout: time.Duration(l.HandshakeMax), QueueBytesMax: int64(l.QueueBytes) + peerQueueBytes, Network: n.out.Network,
 	}
 }
 
@@ -324,23 +337,23 @@ func (n *Node) volumesDir() string { return filepath.Join(n.cfg.State, "volumes"
 // openVolumes opens every replica that the state directory holds. One that cannot be opened is shown as failed, with the
 // reason; the others work.
 func (n *Node) openVolumes() {
-	entries, err := os.ReadDir(n.volumesDir())
+	names, err := n.out.FS.List(n.volumesDir())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		n.log.Error("state directory", "err", err)
 	}
-	for _, e := range entries {
-		if dir := filepath.Join(n.volumesDir(), e.Name()); unfinished(dir) {
+	for _, name := range names {
+		if dir := filepath.Join(n.volumesDir(), name); n.unfinished(dir) {
 			n.log.Warn("the remains of a replica that was never made whole are removed", "dir", dir)
-			if err := os.RemoveAll(dir); err != nil {
+			if err := n.out.FS.RemoveAll(dir); err != nil {
 				n.log.Error("state directory", "err", err)
 			}
 			continue
 		}
-		if err := n.openVolume(e.Name()); err != nil {
-			n.log.Error("volume cannot be opened", "volume", e.Name(), "err", err)
-			n.events.add(api.Event{Level: "error", Volume: e.Name(), Object: "volume " + e.Name(), Message: "cannot be opened: " + err.Error()})
+		if err := n.openVolume(name); err != nil {
+			n.log.Error("volume cannot be opened", "volume", name, "err", err)
+			n.events.add(api.Event{Level: "error", Volume: name, Object: "volume " + name, Message: "cannot be opened: " + err.Error()})
 			n.mu.Lock()
-			n.broken[e.Name()] = err
+			n.broken[name] = err
 			n.mu.Unlock()
 		}
 	}
@@ -348,8 +361,8 @@ func (n *Node) openVolumes() {
 
 // unfinished reports the directory of a replica whose making was cut off: an intent log without a header is none, and
 // nothing was ever served from it.
-func unfinished(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, "header"))
+func (n *Node) unfinished(dir string) bool {
+	_, err := n.out.FS.Stat(filepath.Join(dir, "header"))
 	return errors.Is(err, os.ErrNotExist)
 }
 

@@ -353,14 +353,14 @@ func (a *vol) exportSalvage(r api.SalvageChange) (files int, bytes int64, err er
 // keepSalvages moves what a replica that is forgotten gave up out of its directory: it is not for this command to discard.
 func (n *Node) keepSalvages(name, dir string) error {
 	from := filepath.Join(dir, "salvage")
-	if has, err := os.ReadDir(from); err != nil || len(has) == 0 {
+	if has, err := n.out.FS.List(from); err != nil || len(has) == 0 {
 		return nil // there is none
 	}
 	to := filepath.Join(n.cfg.State, "salvages", name+"-"+time.Now().UTC().Format("20060102T150405.000"))
-	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+	if err := n.out.FS.MkdirAll(filepath.Dir(to)); err != nil {
 		return err
 	}
-	if err := os.Rename(from, to); err != nil {
+	if err := n.out.FS.Rename(from, to); err != nil {
 		return err
 	}
 	n.events.add(api.Event{Level: "warning", Volume: name, Object: "volume " + name, Message: "its salvages were kept in " + to, Next: "remove them when nobody needs them any more"})

@@ -13,7 +13,6 @@ import (
 	"keelson/internal/lineage"
 	"keelson/internal/mirror"
 	"keelson/internal/peer"
-	"keelson/internal/vfs"
 	"keelson/internal/volume"
 )
 
@@ -69,7 +68,7 @@ func newVol(n *Node, name string) (*vol, error) {
 		dials: map[string]*dialing{}, steps: map[string]func(mirror.PlanStep){}, done: make(chan struct{}),
 	}
 	a.ctx, a.stop = context.WithCancel(context.Background())
-	v, err := volume.Open(volume.Options{FS: vfs.OS, Dir: a.dir, Limits: n.volumeLimits(), Post: a.post, Log: n.log, Crash: n.crash})
+	v, err := volume.Open(volume.Options{FS: n.out.FS, Dir: a.dir, Limits: n.volumeLimits(), Post: a.post, Log: n.log, Crash: n.crash})
 	if err != nil {
 		a.stop()
 		return nil, err

@@ -27,8 +27,8 @@ import (
 // which waits for the socket.
 type Conn struct {
 	o           Options
-	tcp         *net.TCPConn
-	raw         syscall.RawConn
+	tcp         Socket
+	raw         syscall.RawConn // nil: a Socket that is not the kernel's
 	rec         *recordConn
 	tls         *tls.Conn
 	encrypted   bool
@@ -74,14 +74,14 @@ type Conn struct {
 // newConn is a connection after the TLS handshake.
 func newConn(rec *recordConn, t *tls.Conn, peer string, o Options) *Conn {
 	return &Conn{
-		o: o, tcp: rec.TCPConn, rec: rec, tls: t, peer: peer,
+		o: o, tcp: rec.Socket, rec: rec, tls: t, peer: peer,
 		wake: make(chan struct{}, 1), repace: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 }
 
 // start makes the stream ready after the hellos.
 func (c *Conn) start(encrypted bool) error {
-	raw, err := c.tcp.SyscallConn()
+	raw, err := rawOf(c.tcp)
 	if err != nil {
 		return err
 	}

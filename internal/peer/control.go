@@ -49,8 +49,8 @@ func NodeOf(r *http.Request) string {
 
 // HTTPClient sends control requests to a node at that address; the host in the URL is of no account ("https://node/…").
 // Every request needs a context that ends. CloseIdleConnections when it is no longer needed.
-func HTTPClient(id Identity, wantNode, addr string) *http.Client {
-	o := Options{}.withDefaults()
+func HTTPClient(id Identity, wantNode, addr string, o Options) *http.Client {
+	o = o.withDefaults()
 	return &http.Client{Transport: &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			rec, t, err := dialTLS(ctx, addr, wantNode, alpnControl, id, o)

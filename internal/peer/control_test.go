@@ -25,7 +25,7 @@ func TestControl(t *testing.T) {
 		}
 		fmt.Fprintf(w, "%s %s says %s", NodeOf(r), r.URL.Path, body)
 	})}, Options{})
-	client := HTTPClient(identity(t, "a"), "b", s.Addr().String())
+	client := HTTPClient(identity(t, "a"), "b", s.Addr().String(), Options{})
 	defer client.CloseIdleConnections()
 	for range 3 {
 		if got := post(t, client, "hello"); got != "a /state says hello" {
@@ -35,7 +35,7 @@ func TestControl(t *testing.T) {
 	if got := post(t, client, strings.Repeat("x", controlBodyBytesMax+1)); !strings.Contains(got, "too large") {
 		t.Errorf("got %.80q", got)
 	}
-	wrong := HTTPClient(identity(t, "a"), "c", s.Addr().String())
+	wrong := HTTPClient(identity(t, "a"), "c", s.Addr().String(), Options{})
 	defer wrong.CloseIdleConnections()
 	_, err := wrong.Get("https://c/state")
 	wantError(t, err, RuleNode, `it is node "b", not "c"`)
@@ -67,7 +67,7 @@ func TestCloseWaitsForRequests(t *testing.T) {
 		<-r.Context().Done()
 		close(ended)
 	})}, Options{})
-	client := HTTPClient(identity(t, "a"), "b", s.Addr().String())
+	client := HTTPClient(identity(t, "a"), "b", s.Addr().String(), Options{})
 	defer client.CloseIdleConnections()
 	asked := make(chan struct{})
 	go func() {
@@ -89,7 +89,7 @@ func TestCloseWaitsForRequests(t *testing.T) {
 // TestControlConnectionsAreCounted: they come and go, and what is gone makes room.
 func TestControlConnectionsAreCounted(t *testing.T) {
 	s := listen(t, "b", Handlers{}, Options{})
-	client := HTTPClient(identity(t, "a"), "b", s.Addr().String())
+	client := HTTPClient(identity(t, "a"), "b", s.Addr().String(), Options{})
 	post(t, client, "")
 	count := func() int {
 		s.mu.Lock()
@@ -171,7 +171,7 @@ func TestOnlyOurCertificatesReachControl(t *testing.T) {
 	}, Options{})
 	id := mustIdentity(t, foreign, "a")
 	id.CA = identity(t, "a").CA
-	client := HTTPClient(id, "b", s.Addr().String())
+	client := HTTPClient(id, "b", s.Addr().String(), Options{})
 	defer client.CloseIdleConnections()
 	if answer, err := client.Get("https://b/state"); err == nil {
 		answer.Body.Close()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"time"
 
@@ -17,12 +16,11 @@ import (
 func dialTLS(ctx context.Context, addr, wantNode, alpn string, id Identity, o Options) (*recordConn, *tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.HandshakeTimeout)
 	defer cancel()
-	dialer := net.Dialer{KeepAlive: -1}
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
+	conn, err := o.Network.Dial(ctx, addr)
 	if err != nil {
 		return nil, nil, fmt.Errorf("node %s at %s: %w", wantNode, addr, err)
 	}
-	rec := newRecordConn(conn.(*net.TCPConn))
+	rec := newRecordConn(conn)
 	t := tls.Client(rec, clientTLS(id, wantNode, alpn))
 	if err := t.HandshakeContext(ctx); err != nil {
 		conn.Close()

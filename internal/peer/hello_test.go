@@ -222,7 +222,7 @@ func offered(t *testing.T, s *Server, id Identity) *Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { rec.TCPConn.Close() })
+	t.Cleanup(func() { rec.Socket.Close() })
 	return newConn(rec, tc, "b", o)
 }
 

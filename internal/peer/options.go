@@ -19,6 +19,7 @@ type Options struct {
 	QueueBytesMax    int64         // more bytes queued on one stream end it (1 GiB); callers hold back long before
 	Encryption       string        // wire.EncryptionOn (the default) or Off, for hellos and replies that do not say
 	SocketBytes      int           // of the kernel's buffers, each way; 0: the kernel's own choice
+	Network          Network       // where connections come from; nil: the machine's TCP
 }
 
 func (o Options) withDefaults() Options {
@@ -33,6 +34,9 @@ func (o Options) withDefaults() Options {
 	set(&o.ReplyTimeout, 30*time.Second)
 	if o.QueueBytesMax <= 0 {
 		o.QueueBytesMax = 1 << 30
+	}
+	if o.Network == nil {
+		o.Network = tcpNetwork{}
 	}
 	if o.Encryption == "" {
 		o.Encryption = wire.EncryptionOn

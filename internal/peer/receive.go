@@ -232,6 +232,9 @@ func (r *reader) fill() error {
 // readSocket waits for bytes and reads them into p, then q. It returns at least one byte or an error.
 func (c *Conn) readSocket(p, q []byte) (int, error) {
 	r := &c.in
+	if c.raw == nil {
+		return c.readPlain(p)
+	}
 	r.iov[0] = unix.Iovec{Base: unsafe.SliceData(p), Len: uint64(len(p))}
 	r.iovs = 1
 	if len(q) > 0 {

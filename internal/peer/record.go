@@ -2,7 +2,6 @@ package peer
 
 import (
 	"encoding/binary"
-	"net"
 	"sync"
 	"time"
 )
@@ -19,7 +18,7 @@ const recordHeaderBytes = 5
 // blocking, and Read takes many records in one system call. It still hands them to TLS one by one, so that TLS itself
 // never holds more than one and hasRecord tells the truth.
 type recordConn struct {
-	*net.TCPConn
+	Socket
 	c      *Conn  // set by streaming; counts and does the system calls
 	in     []byte // in[r:w] was read and not yet handed to TLS
 	r, w   int
@@ -36,8 +35,8 @@ type recordConn struct {
 	gone   int        // bytes of flight that are sent
 }
 
-func newRecordConn(tcp *net.TCPConn) *recordConn {
-	return &recordConn{TCPConn: tcp, in: make([]byte, 4<<10), exact: true}
+func newRecordConn(s Socket) *recordConn {
+	return &recordConn{Socket: s, in: make([]byte, 4<<10), exact: true}
 }
 
 // passThrough ends the record-wise reading: for control connections.
@@ -57,7 +56,7 @@ func (rc *recordConn) streaming(c *Conn) {
 // Read hands at most the rest of the current record to TLS.
 func (rc *recordConn) Read(p []byte) (int, error) {
 	if rc.in == nil {
-		return rc.TCPConn.Read(p)
+		return rc.Socket.Read(p)
 	}
 	if rc.left == 0 {
 		for rc.w-rc.r < recordHeaderBytes {
@@ -94,7 +93,7 @@ func (rc *recordConn) fill(want int) error {
 	var n int
 	var err error
 	if rc.exact {
-		n, err = rc.TCPConn.Read(space[:min(want, len(space))])
+		n, err = rc.Socket.Read(space[:min(want, len(space))])
 		rc.got += int64(n)
 	} else {
 		n, err = rc.c.readSocket(space, nil)
@@ -112,7 +111,7 @@ func (rc *recordConn) hasRecord() bool {
 // Write sends at once, or collects.
 func (rc *recordConn) Write(p []byte) (int, error) {
 	if rc.c == nil {
-		n, err := rc.TCPConn.Write(p)
+		n, err := rc.Socket.Write(p)
 		rc.sent += int64(n)
 		return n, err
 	}
@@ -138,7 +137,7 @@ func (rc *recordConn) SetWriteDeadline(t time.Time) error {
 	if rc.c != nil {
 		return nil
 	}
-	return rc.TCPConn.SetWriteDeadline(t)
+	return rc.Socket.SetWriteDeadline(t)
 }
 
 // Close closes the socket.
@@ -146,5 +145,5 @@ func (rc *recordConn) Close() error {
 	if rc.closed != nil {
 		rc.once.Do(rc.closed)
 	}
-	return rc.TCPConn.Close()
+	return rc.Socket.Close()
 }

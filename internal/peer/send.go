@@ -244,6 +244,9 @@ func (w *socketWriter) write(pieces [][]byte, wait bool) (int, error) {
 	if len(w.iov) == 0 {
 		return 0, nil
 	}
+	if w.c.raw == nil {
+		return w.plain(pieces, wait)
+	}
 	w.wait, w.n, w.err = wait, 0, nil
 	if err := w.c.raw.Write(w.try); err != nil {
 		return w.n, err

@@ -55,12 +55,12 @@ type Server struct {
 
 // Listen opens the port. Close ends it.
 func Listen(addr string, id Identity, h Handlers, o Options) (*Server, error) {
-	config := net.ListenConfig{KeepAlive: -1}
-	ln, err := config.Listen(context.Background(), "tcp", addr)
+	o = o.withDefaults()
+	ln, err := o.Network.Listen(addr)
 	if err != nil {
 		return nil, fmt.Errorf("port for peers, %s: %w; choose another address in the configuration, or look who has it", addr, err)
 	}
-	s := &Server{id: id, h: h, o: o.withDefaults(), ln: ln, streams: make(map[*Conn]struct{})}
+	s := &Server{id: id, h: h, o: o, ln: ln, streams: make(map[*Conn]struct{})}
 	s.web = newConnQueue(ln.Addr())
 	s.http = controlServer(s.counted(h.Control))
 	s.wg.Go(func() { _ = s.http.Serve(s.web) }) // ends with Close
@@ -130,7 +130,7 @@ func (s *Server) accept() {
 			conn.Close()
 			return
 		}
-		s.wg.Go(func() { s.serve(conn.(*net.TCPConn)) })
+		s.wg.Go(func() { s.serve(conn.(Socket)) })
 	}
 }
 
@@ -166,7 +166,7 @@ func (s *Server) leave(conn net.Conn, ok bool) bool {
 	return true
 }
 
-func (s *Server) serve(tcp *net.TCPConn) {
+func (s *Server) serve(tcp Socket) {
 	addr := tcp.RemoteAddr().String()
 	rec := newRecordConn(tcp)
 	t := tls.Server(rec, serverTLS(s.id))
@@ -192,7 +192,7 @@ func (s *Server) serve(tcp *net.TCPConn) {
 }
 
 // lastWords lets the peer read the alert that says why: closing while something of its is unread could destroy it.
-func lastWords(tcp *net.TCPConn) {
+func lastWords(tcp Socket) {
 	if tcp.CloseWrite() != nil || tcp.SetReadDeadline(time.Now().Add(lastWordsWait)) != nil {
 		return
 	}
@@ -221,7 +221,7 @@ func (s *Server) stream(rec *recordConn, t *tls.Conn, addr string) {
 	if err == nil {
 		hello, err = c.hearHello(addr)
 	}
-	if !s.leave(rec.TCPConn, err == nil) {
+	if !s.leave(rec.Socket, err == nil) {
 		if err == nil {
 			err = explainServer(nil, addr)
 		}

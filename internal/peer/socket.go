@@ -12,7 +12,11 @@ const userTimeouts = 6
 
 // tune sets the options of a stream's socket; Go has set TCP_NODELAY. They are improvements: one that the kernel does not
 // take is left alone.
-func tune(tcp *net.TCPConn, o Options) {
+func tune(s Socket, o Options) {
+	tcp, ok := s.(*net.TCPConn)
+	if !ok {
+		return
+	}
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -183,6 +186,51 @@ func (m *Mem) MkdirAll(dir string) error {
 			return fail("mkdir", dir, 0, fmt.Errorf("a file is in the way: %w", fs.ErrExist))
 		}
 		m.dirs[d] = true
+	}
+	return nil
+}
+
+// List implements FS.
+func (m *Mem) List(dir string) ([]string, error) {
+	dir = filepath.Clean(dir)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.dirs[dir] {
+		return nil, fail("list", dir, 0, fs.ErrNotExist)
+	}
+	var names []string
+	for path := range m.names {
+		if filepath.Dir(path) == dir {
+			names = append(names, filepath.Base(path))
+		}
+	}
+	for path := range m.dirs {
+		if path != dir && filepath.Dir(path) == dir {
+			names = append(names, filepath.Base(path))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// RemoveAll implements FS. The directory itself is there again if a power crash brings a file of it back.
+func (m *Mem) RemoveAll(dir string) error {
+	dir = filepath.Clean(dir)
+	if err := m.ask("remove", dir, 0, 0); err != nil {
+		return fail("remove", dir, 0, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	below := func(path string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
+	for _, path := range slices.Sorted(maps.Keys(m.names)) {
+		if below(path) {
+			m.rename(change{dirs: [2]string{filepath.Dir(path), filepath.Dir(dir)}, from: path})
+		}
+	}
+	for path := range m.dirs {
+		if below(path) {
+			delete(m.dirs, path)
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package vfs
 import (
 	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 )
 
@@ -35,6 +36,9 @@ func (m *Mem) CrashPower() {
 	m.names = map[string]*memFile{}
 	for _, path := range slices.Sorted(maps.Keys(m.durable)) {
 		m.names[path] = m.durable[path]
+		for d := filepath.Dir(path); !m.dirs[d]; d = filepath.Dir(d) {
+			m.dirs[d] = true
+		}
 		m.names[path].settle(m.rand)
 	}
 	m.drop()

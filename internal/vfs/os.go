@@ -152,6 +152,22 @@ func (system) Stat(path string) (Identity, error) {
 	return f.Identity()
 }
 
+func (system) List(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fail("list", dir, 0, cause(err))
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
+func (system) RemoveAll(dir string) error {
+	return fail("remove", dir, 0, cause(os.RemoveAll(dir)))
+}
+
 // cause strips the os package's own wrapping: Error names operation and path itself.
 func cause(err error) error {
 	var p *fs.PathError

@@ -69,6 +69,10 @@ type FS interface {
 	// MkdirAll makes the directory and its parents, durably.
 	MkdirAll(dir string) error
 	Stat(path string) (Identity, error)
+	// List gives the names in a directory, ascending.
+	List(dir string) ([]string, error)
+	// RemoveAll removes a directory with all that is in it, or nothing if there is none; durable after SyncDir of its parent.
+	RemoveAll(dir string) error
 }
 
 // NowaitReader is what a File may offer besides: a read that is served from memory at once, or not at all.
