@@ -72,6 +72,8 @@ func (n *Node) control() http.Handler {
 		n.heard(n.peers[from], *s)
 		return n.state(), nil
 	})
+	handle(mux, "cluster", n.documentCame)
+	handle(mux, "audit", n.auditCame)
 	handle(mux, "token", n.tokenCame)
 	handle(mux, "fence", n.fenceCame)
 	handle(mux, "giveup", n.giveUpCame)

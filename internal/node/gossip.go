@@ -31,6 +31,9 @@ type nodeState struct {
 	Node    string                      `json:"node"`
 	Volumes map[string]mirror.PeerInfo  `json:"volumes"` // by volume id
 	Serves  map[string]api.VolumeStatus `json:"serves"`  // by volume id: status of those that it is source of
+
+	Document string            `json:"document"` // digest of its cluster document
+	Audit    map[string]uint64 `json:"audit"`    // up to which line it has the audit of each server
 }
 
 // neighbour is another server as this one sees it.
@@ -106,6 +109,9 @@ func (p *neighbour) exchange(ctx context.Context) {
 		return
 	}
 	p.n.heard(p, theirs)
+	if err := p.share(ctx, theirs); err != nil && ctx.Err() == nil {
+		p.n.log.Warn("cluster document and audit are not shared", "peer", p.name, "err", err)
+	}
 }
 
 func (p *neighbour) lost(err error) {
@@ -153,7 +159,8 @@ func (n *Node) wakeWatchers() {
 
 // state is what this server tells.
 func (n *Node) state() nodeState {
-	s := nodeState{Node: n.cfg.Node, Volumes: map[string]mirror.PeerInfo{}, Serves: map[string]api.VolumeStatus{}}
+	s := nodeState{Node: n.cfg.Node, Volumes: map[string]mirror.PeerInfo{}, Serves: map[string]api.VolumeStatus{},
+		Document: n.cluster.Digest(), Audit: n.cluster.AuditHeads()}
 	for _, a := range n.all() {
 		s.Volumes[a.id] = a.info()
 		if a.view.Load().Role == lineage.RoleSource {

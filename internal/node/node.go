@@ -21,6 +21,7 @@ import (
 
 	"keelson/internal/api"
 	"keelson/internal/awake"
+	"keelson/internal/cluster"
 	"keelson/internal/config"
 	"keelson/internal/frontend/nbd"
 	"keelson/internal/mirror"
@@ -42,6 +43,7 @@ type Node struct {
 	nbd     *nbd.Server
 	peers   map[string]*neighbour // fixed after start
 	events  *eventLog
+	cluster *cluster.Store
 	crashAt string // test hook: the process kills itself at this point
 	ids     atomic.Uint64
 	server  *peer.Server       // of peers
@@ -73,13 +75,16 @@ func Run(ctx context.Context, cfg *config.Agent, log *slog.Logger, version strin
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	n := newNode(ctx, cfg, id, Outside{}, log)
+	n, err := newNode(ctx, cfg, id, Outside{}, log)
+	if err != nil {
+		return err
+	}
 	n.version, n.crashAt = version, os.Getenv("KEELSON_CRASH_AT")
 	return n.run(ctx, stop)
 }
 
 // newNode makes an agent that does nothing yet.
-func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outside, log *slog.Logger) *Node {
+func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outside, log *slog.Logger) (*Node, error) {
 	if out.FS == nil {
 		out.FS = vfs.OS
 	}
@@ -87,6 +92,9 @@ func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outsi
 		cfg: cfg, out: out, id: id, log: log, ctx: ctx, peers: map[string]*neighbour{},
 		events: newEventLog(cfg.Node, cfg.Limits.EventsMax), volumes: map[string]*vol{}, broken: map[string]error{},
 		changed: make(chan struct{}),
+	}
+	if err := n.openCluster(); err != nil {
+		return nil, err
 	}
 	for _, p := range cfg.Peers {
 		if p.Name != cfg.Node {
@@ -102,7 +110,7 @@ func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outsi
 		options.TLS = &tls.Config{Certificates: []tls.Certificate{id.Cert}, ClientCAs: id.CA, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}
 	}
 	n.nbd = nbd.NewServer(options)
-	return n
+	return n, nil
 }
 
 // identity reads this server's certificate files.

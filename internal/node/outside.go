@@ -22,11 +22,15 @@ type Outside struct {
 // command line and for NBD clients, a pid file. The simulator holds several in one process. Close ends it.
 func Start(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outside, log *slog.Logger) (*Node, error) {
 	ctx, stop := context.WithCancel(ctx)
-	n := newNode(ctx, cfg, id, out, log)
+	n, err := newNode(ctx, cfg, id, out, log)
+	if err != nil {
+		stop()
+		return nil, err
+	}
 	server, err := n.listenPeers()
 	if err != nil {
 		stop()
-		return nil, errors.Join(err, n.nbd.Close())
+		return nil, errors.Join(err, n.nbd.Close(), n.cluster.Close())
 	}
 	n.server, n.stop = server, stop
 	n.openVolumes()
@@ -45,7 +49,7 @@ func (n *Node) end() error {
 	for _, p := range n.peers {
 		p.http.CloseIdleConnections()
 	}
-	return err
+	return errors.Join(err, n.cluster.Close())
 }
 
 // Service is what administrators use.

@@ -19,6 +19,8 @@ const (
 	config     = "internal/config"
 	node       = "internal/node"
 	awake      = "internal/awake"
+	password   = "internal/password"
+	cluster    = "internal/cluster"
 )
 
 // entrances says for each room which other rooms it may enter (import). A room's own subfolders belong to it. A room
@@ -42,8 +44,11 @@ var entrances = map[string][]string{
 	api:    {lineage},
 	config: {},
 	awake:  {},
+	// What every member has. How it travels is the node's.
+	password: {},
+	cluster:  {vfs, password},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, awake},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, awake, cluster, password},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, api, config, node,
