@@ -14,12 +14,20 @@ for need in $needs; do
 	command -v "${need%%:*}" >/dev/null || missing="$missing ${need##*:}"
 done
 [ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev" # the race detector is linked with cgo
+# Debian keeps the server's programs out of the PATH. Installing it makes no data base and starts no server.
+if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || ! ls /usr/lib/postgresql/*/bin/pg_amcheck >/dev/null 2>&1; then
+	missing="$missing postgresql"
+fi
 missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
 if [ -n "${missing// /}" ]; then
 	echo "installing: $missing"
 	as_root=""
 	[ "$(id -u)" = 0 ] || as_root="sudo -n"
 	export DEBIAN_FRONTEND=noninteractive
+	if [[ $missing == *postgresql* ]]; then
+		$as_root mkdir -p /etc/postgresql-common/createcluster.d
+		echo "create_main_cluster = false" | $as_root tee /etc/postgresql-common/createcluster.d/keelson-tests.conf >/dev/null
+	fi
 	$as_root apt-get update -qq
 	$as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi

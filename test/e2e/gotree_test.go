@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // tree is the content of files by their path: SHA-256, or for a symbolic link where it leads.
@@ -77,37 +76,6 @@ func sh(t *testing.T, name string, args ...string) string {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
 	}
 	return string(out)
-}
-
-// fuse shows the node's device as a file until the returned function is called.
-func (c *cluster) fuse(node string) (file string, end func()) {
-	c.t.Helper()
-	uri, err := c.address(node)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp(c.dir, "fuse-")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	file = filepath.Join(dir, "volume")
-	cmd := exec.Command("nbdfuse", file, uri)
-	var said strings.Builder
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	c.wait("nbdfuse shows "+uri, 20*time.Second, func() error {
-		_, err := os.Stat(file)
-		return err
-	})
-	return file, func() {
-		c.t.Helper()
-		sh(c.t, "fusermount3", "-u", dir)
-		if err := cmd.Wait(); err != nil {
-			c.t.Errorf("nbdfuse: %v: %s", err, said.String())
-		}
-	}
 }
 
 // mounted mounts the ext4 file system in the node's device, calls use with the folder, and unmounts it.
