@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,13 +12,20 @@ import (
 
 func eventsCommand(a *app) *cobra.Command {
 	var q api.EventsQuery
+	var since time.Duration
 	c := &cobra.Command{
 		Use: "events [VOLUME]", Short: "Shows what happened, oldest first",
-		Long: "Shows what happened, oldest first. With --json one object a line.",
+		Long: "Shows what happened at the agent's server, oldest first; the newest events are kept across restarts. With --json one object a line.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				q.Volume = args[0]
+			}
+			if since < 0 {
+				return usagef("--since %s is in the future", since)
+			}
+			if since > 0 {
+				q.Since = a.now().Add(-since)
 			}
 			if err := q.Check(); err != nil {
 				return err
@@ -39,6 +47,9 @@ func eventsCommand(a *app) *cobra.Command {
 	}
 	c.Flags().BoolVarP(&q.Follow, "follow", "f", false, "go on with new events until interrupted")
 	c.Flags().IntVarP(&q.Limit, "limit", "n", 0, "only the newest; 0: all that are kept")
+	c.Flags().StringVar(&q.Level, "level", "", "only this level and graver ones: info, warning or error")
+	c.Flags().StringVar(&q.Rule, "rule", "", "only those that name this rule")
+	c.Flags().DurationVar(&since, "since", 0, "only those of the last `DURATION`, such as 1h")
 	c.Flags().Uint64Var(&q.After, "after", 0, "only those with a greater sequence number")
 	return c
 }

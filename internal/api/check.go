@@ -98,7 +98,19 @@ func (q EventsQuery) Check() error {
 	if q.Limit < 0 {
 		return Errorf(Usage, "", "a limit of %d events", q.Limit)
 	}
+	if q.Level != "" && !slices.Contains(EventLevels, q.Level) {
+		return Errorf(Usage, "", "level %q is none of %s", q.Level, strings.Join(EventLevels, ", "))
+	}
 	return nil
+}
+
+// EventLevels are the values of Event.Level, the gravest last.
+var EventLevels = []string{"info", "warning", "error"}
+
+// Fits reports whether the query asks for that event; Limit and Follow aside.
+func (q EventsQuery) Fits(e Event) bool {
+	return e.Seq > q.After && (q.Volume == "" || e.Volume == q.Volume) && (q.Rule == "" || e.Rule == q.Rule) &&
+		!e.Time.Before(q.Since) && slices.Index(EventLevels, e.Level) >= slices.Index(EventLevels, q.Level)
 }
 
 // Check finds what is wrong in the request without knowing anything else.

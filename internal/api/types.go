@@ -185,8 +185,11 @@ type Event struct {
 
 // EventsQuery asks for events.
 type EventsQuery struct {
-	Volume string `json:"volume,omitempty"`
-	After  uint64 `json:"after"` // only those with a greater Seq
-	Limit  int    `json:"limit"` // newest ones; 0: all kept
-	Follow bool   `json:"follow"`
+	Volume string    `json:"volume,omitempty"`
+	Level  string    `json:"level,omitempty"` // only this level and graver ones
+	Rule   string    `json:"rule,omitempty"`
+	Since  time.Time `json:"since,omitzero"` // only those of this time and later
+	After  uint64    `json:"after"`          // only those with a greater Seq
+	Limit  int       `json:"limit"`          // newest ones; 0: all kept
+	Follow bool      `json:"follow"`
 }

@@ -272,7 +272,7 @@ func (n *Node) leave(a *vol, said string) {
 		if err != nil {
 			message += ": " + err.Error()
 		}
-		n.events.add(api.Event{Level: "info", Volume: a.name, Object: "volume " + a.name, Rule: lineage.RuleRemoved, Message: message})
+		n.events.Add(api.Event{Level: "info", Volume: a.name, Object: "volume " + a.name, Rule: lineage.RuleRemoved, Message: message})
 	})
 }
 

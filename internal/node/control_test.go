@@ -5,10 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"keelson/internal/config"
 	"keelson/internal/frontend/nbd"
 	"keelson/internal/intentlog"
+	"keelson/internal/journal"
 	"keelson/internal/lineage"
 	"keelson/internal/vfs"
 )
@@ -18,7 +20,9 @@ func idle(t *testing.T) *Node {
 	t.Helper()
 	cfg := config.Default()
 	cfg.Node, cfg.State = "a", t.TempDir()
-	n := &Node{cfg: cfg, out: Outside{FS: vfs.OS}, log: slog.New(slog.DiscardHandler), ctx: t.Context(), peers: map[string]*neighbour{}, events: newEventLog("a", 16),
+	events := journal.Open(journal.Options{FS: vfs.NewMem(1), Dir: "/events", Node: "a", Max: 16, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	t.Cleanup(func() { events.Close() })
+	n := &Node{cfg: cfg, out: Outside{FS: vfs.OS}, log: slog.New(slog.DiscardHandler), ctx: t.Context(), peers: map[string]*neighbour{}, events: events,
 		volumes: map[string]*vol{}, broken: map[string]error{}, changed: make(chan struct{}), nbd: nbd.NewServer(nbd.Options{})}
 	n.id.Cluster, n.id.Node = "c", "a"
 	return n

@@ -121,7 +121,7 @@ func (p *neighbour) lost(err error) {
 	p.mu.Unlock()
 	if was {
 		p.n.log.Warn("peer lost", "peer", p.name, "err", err)
-		p.n.events.add(api.Event{Level: "warning", Object: "node " + p.name, Message: "cannot be reached: " + err.Error()})
+		p.n.events.Add(api.Event{Level: "warning", Object: "node " + p.name, Message: "cannot be reached: " + err.Error()})
 	}
 	for _, a := range p.n.all() {
 		a.post(mirror.PeerLost{Node: p.name, Why: err.Error()})
@@ -135,7 +135,7 @@ func (n *Node) heard(p *neighbour, s nodeState) {
 	p.up, p.heard, p.serves = true, time.Now(), s.Serves
 	p.mu.Unlock()
 	if !was {
-		n.events.add(api.Event{Level: "info", Object: "node " + p.name, Message: "is reachable"})
+		n.events.Add(api.Event{Level: "info", Object: "node " + p.name, Message: "is reachable"})
 	}
 	for _, a := range n.all() {
 		info := s.Volumes[a.id]

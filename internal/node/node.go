@@ -24,6 +24,7 @@ import (
 	"keelson/internal/cluster"
 	"keelson/internal/config"
 	"keelson/internal/frontend/nbd"
+	"keelson/internal/journal"
 	"keelson/internal/mirror"
 	"keelson/internal/peer"
 	"keelson/internal/vfs"
@@ -42,7 +43,7 @@ type Node struct {
 	wg      sync.WaitGroup
 	nbd     *nbd.Server
 	peers   map[string]*neighbour // fixed after start
-	events  *eventLog
+	events  *journal.Log
 	cluster *cluster.Store
 	crashAt string // test hook: the process kills itself at this point
 	ids     atomic.Uint64
@@ -90,12 +91,13 @@ func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outsi
 	}
 	n := &Node{
 		cfg: cfg, out: out, id: id, log: log, ctx: ctx, peers: map[string]*neighbour{},
-		events: newEventLog(cfg.Node, cfg.Limits.EventsMax), volumes: map[string]*vol{}, broken: map[string]error{},
+		volumes: map[string]*vol{}, broken: map[string]error{},
 		changed: make(chan struct{}),
 	}
 	if err := n.openCluster(); err != nil {
 		return nil, err
 	}
+	n.events = journal.Open(journal.Options{FS: out.FS, Dir: filepath.Join(cfg.State, "events"), Node: cfg.Node, Max: cfg.Limits.EventsMax, Now: time.Now, Log: log})
 	for _, p := range cfg.Peers {
 		if p.Name != cfg.Node {
 			n.peers[p.Name] = newNeighbour(n, p.Name, p.Address)
@@ -170,11 +172,11 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 		return err
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, n.events.Close(), n.cluster.Close())
 	}
 	local, err := n.listenSocket(n.cfg.API.Socket)
 	if err != nil {
-		return errors.Join(err, n.server.Close())
+		return errors.Join(err, n.end())
 	}
 	api := &http.Server{Handler: api.NewHandler(&service{n}), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
 	pid := filepath.Join(n.cfg.State, "agent.pid")
@@ -359,7 +361,7 @@ func (n *Node) openVolumes() {
 		}
 		if err := n.openVolume(name); err != nil {
 			n.log.Error("volume cannot be opened", "volume", name, "err", err)
-			n.events.add(api.Event{Level: "error", Volume: name, Object: "volume " + name, Message: "cannot be opened: " + err.Error()})
+			n.events.Add(api.Event{Level: "error", Volume: name, Object: "volume " + name, Message: "cannot be opened: " + err.Error()})
 			n.mu.Lock()
 			n.broken[name] = err
 			n.mu.Unlock()

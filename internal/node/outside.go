@@ -30,7 +30,7 @@ func Start(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outside
 	server, err := n.listenPeers()
 	if err != nil {
 		stop()
-		return nil, errors.Join(err, n.nbd.Close(), n.cluster.Close())
+		return nil, errors.Join(err, n.nbd.Close(), n.events.Close(), n.cluster.Close())
 	}
 	n.server, n.stop = server, stop
 	n.openVolumes()
@@ -49,7 +49,7 @@ func (n *Node) end() error {
 	for _, p := range n.peers {
 		p.http.CloseIdleConnections()
 	}
-	return errors.Join(err, n.cluster.Close())
+	return errors.Join(err, n.events.Close(), n.cluster.Close())
 }
 
 // Service is what administrators use.

@@ -363,6 +363,6 @@ func (n *Node) keepSalvages(name, dir string) error {
 	if err := n.out.FS.Rename(from, to); err != nil {
 		return err
 	}
-	n.events.add(api.Event{Level: "warning", Volume: name, Object: "volume " + name, Message: "its salvages were kept in " + to, Next: "remove them when nobody needs them any more"})
+	n.events.Add(api.Event{Level: "warning", Volume: name, Object: "volume " + name, Message: "its salvages were kept in " + to, Next: "remove them when nobody needs them any more"})
 	return nil
 }

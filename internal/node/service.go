@@ -81,7 +81,7 @@ func (s *service) CreateVolume(ctx context.Context, r api.CreateVolume) (*api.Vo
 			return nil, undo(err)
 		}
 	}
-	n.events.add(api.Event{Level: "info", Volume: r.Name, Object: object, Message: "created"})
+	n.events.Add(api.Event{Level: "info", Volume: r.Name, Object: object, Message: "created"})
 	return s.volumeStatus(ctx, r.Name)
 }
 
@@ -189,7 +189,7 @@ func (s *service) DeleteVolume(ctx context.Context, r api.DeleteVolume) error {
 	if err := n.forget(nameRequest{Name: r.Name, Volume: a.id}); err != nil {
 		return err
 	}
-	n.events.add(api.Event{Level: "info", Volume: r.Name, Object: object, Message: "deleted; the copies stay on the servers' disks"})
+	n.events.Add(api.Event{Level: "info", Volume: r.Name, Object: object, Message: "deleted; the copies stay on the servers' disks"})
 	return nil
 }
 

@@ -295,7 +295,7 @@ func (a *vol) reply(r mirror.Reply) {
 }
 
 func (a *vol) note(level, object, rule, message, next string) {
-	a.n.events.add(api.Event{Level: level, Volume: a.name, Object: object, Rule: rule, Message: message, Next: next})
+	a.n.events.Add(api.Event{Level: level, Volume: a.name, Object: object, Rule: rule, Message: message, Next: next})
 	a.n.log.Info("event", "volume", a.name, "object", object, "rule", rule, "message", message)
 }
 

@@ -21,6 +21,7 @@ const (
 	awake      = "internal/awake"
 	password   = "internal/password"
 	cluster    = "internal/cluster"
+	journal    = "internal/journal"
 )
 
 // entrances says for each room which other rooms it may enter (import). A room's own subfolders belong to it. A room
@@ -47,8 +48,9 @@ var entrances = map[string][]string{
 	// What every member has. How it travels is the node's.
 	password: {},
 	cluster:  {vfs, password},
+	journal:  {api, vfs},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, awake, cluster, password},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, awake, cluster, password, journal},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, api, config, node,
