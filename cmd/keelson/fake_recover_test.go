@@ -53,9 +53,13 @@ func changedSalvage(_ context.Context, r api.SalvageChange) (*api.SalvageResult,
 		return &api.SalvageResult{Files: 3, Bytes: 256 << 10}, os.WriteFile(r.Dir+".asked", []byte(r.ID+" on "+r.Node+"\n"), 0o600)
 	case "apply":
 		if r.Node != "a" {
-			return nil, api.Refusal("not-source", "salvage "+r.ID+" of "+r.Volume, r.Node+", which keeps it, is not the source", "keelson switchover data --to "+r.Node)
+			return nil, api.Refusal("no-source", "volume "+r.Volume, r.Node+", which keeps the salvage, knows of no source", "bring its source back")
 		}
-		result := &api.SalvageResult{Bytes: 256 << 10}
+		result := &api.SalvageResult{Bytes: 256 << 10, Source: "c"}
+		if r.Plan {
+			result.Bytes, result.Equal, result.Runs = 128<<10, 128<<10, []api.Run{{Offset: 196608, Length: 131072}}
+			return result, nil
+		}
 		if len(r.Ranges) > 0 {
 			result.Bytes = runBytes(r.Ranges)
 		}

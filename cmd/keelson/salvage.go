@@ -53,6 +53,11 @@ func (a *app) changeSalvage(c *cobra.Command, r api.SalvageChange, q *salvageQue
 		r.Node = s.Node
 		if q != nil {
 			a.note("%s", salvageInShort(s))
+			if r.Action == "apply" {
+				if err := a.noteApplying(ctx, r); err != nil {
+					return err
+				}
+			}
 			if err := a.ask(ctx, "salvage "+r.ID, q.text(r, s), q.undone); err != nil {
 				return err
 			}
@@ -75,10 +80,29 @@ func (a *app) salvageDone(r api.SalvageChange, result *api.SalvageResult) {
 	case "export":
 		a.print("salvage %s of %s exported to %s on server %s: %d files, %s\n", r.ID, r.Volume, r.Dir, r.Node, result.Files, human(result.Bytes))
 	case "apply":
-		a.print("salvage %s applied: %s written to volume %s\n", r.ID, human(result.Bytes), r.Volume)
+		if r.Plan {
+			for _, line := range appliedLines(r, result) {
+				a.print("%s\n", line)
+			}
+			return
+		}
+		a.print("salvage %s applied: %s written to volume %s at source %s\n", r.ID, human(result.Bytes), r.Volume, result.Source)
 	case "delete":
 		a.print("salvage %s of %s deleted on server %s\n", r.ID, r.Volume, r.Node)
 	}
+}
+
+// noteApplying shows what an apply would change before it is asked for.
+func (a *app) noteApplying(ctx context.Context, r api.SalvageChange) error {
+	r.Plan = true
+	result, err := a.client().ChangeSalvage(ctx, r)
+	if err != nil {
+		return runError{err}
+	}
+	for _, line := range appliedLines(r, result) {
+		a.note("%s", line)
+	}
+	return nil
 }
 
 // locate finds the salvage on the server that is named, or on the only one that has it.

@@ -85,12 +85,16 @@ type SalvageChange struct {
 	Action string `json:"action"`           // export | apply | delete
 	Dir    string `json:"dir,omitempty"`    // export: where the files are written, on that server; made if it is not there
 	Ranges []Run  `json:"ranges,omitempty"` // apply: only these; none: all
+	Plan   bool   `json:"plan,omitempty"`   // apply: only say what would change
 }
 
 // SalvageResult says what was done.
 type SalvageResult struct {
-	Files int   `json:"files"` // export
-	Bytes int64 `json:"bytes"`
+	Files  int    `json:"files"`                 // export
+	Bytes  int64  `json:"bytes"`                 // written; with Plan: that differ from what the volume has now
+	Equal  int64  `json:"equal_bytes,omitempty"` // with Plan: that the volume has already as the salvage has them
+	Runs   []Run  `json:"runs,omitempty"`        // with Plan: what would change, at most RunsMax
+	Source string `json:"source,omitempty"`      // apply: the server that is written to
 }
 
 // Check finds what is wrong in the request without knowing anything else.
@@ -103,8 +107,10 @@ func (r SalvageChange) Check() error {
 		return Errorf(Usage, object, "action %q is none of export, apply, delete", r.Action)
 	case r.Action == "export" && !filepath.IsAbs(r.Dir):
 		return Errorf(Usage, object, "%q is no absolute path of a directory to export to", r.Dir)
-	case r.Action != "apply" && len(r.Ranges) > 0:
-		return Errorf(Usage, object, "only apply takes ranges")
+	case r.Action != "apply" && (len(r.Ranges) > 0 || r.Plan):
+		return Errorf(Usage, object, "only apply takes ranges or has a plan")
+	case len(r.Ranges) > RunsMax:
+		return Errorf(Usage, object, "%d ranges are more than %d", len(r.Ranges), RunsMax)
 	}
 	for _, run := range r.Ranges {
 		if run.Offset < 0 || run.Length <= 0 {

@@ -70,6 +70,13 @@ const (
 	RuleOverruled      = "overruled"
 	RuleNoSplitBrain   = "no-split-brain"
 
+	// Salvages and views.
+	RuleNoSource     = "no-source"
+	RuleOutsideRange = "outside-range"
+	RuleApplying     = "applying"
+	RuleCopyChanges  = "copy-changes"
+	RuleTooManyViews = "too-many-views"
+
 	// The in-sync set.
 	RuleShrink = "in-sync-shrinks"
 	RuleAdmit  = "in-sync-grows"
@@ -129,6 +136,12 @@ var Rules = []Rule{
 	{RuleForced, "an administrator made this server the source without the old one", "bring the old source back: it becomes a target by itself, or shows a split brain"},
 	{RuleOverruled, "a term was promised for a take-over that did not happen; its server gave it up and the source goes on in a newer one", ""},
 	{RuleNoSplitBrain, "nothing known here shows two sides of the volume", "look at the status of each server; ask again when they see each other"},
+
+	{RuleNoSource, "the volume has no source that serves it and can be reached, so nothing can be written to it", "bring its source back, or switch over (keelson status VOLUME), then ask again"},
+	{RuleOutsideRange, "a range was named that the volume does not have, or of which the salvage has nothing", "see what it has: keelson salvage apply VOLUME ID --plan --json"},
+	{RuleApplying, "another salvage is being applied to the volume", "wait for that to end, then ask again"},
+	{RuleCopyChanges, "the copy is being written to at this moment, so a view of it would not stand still", "use the volume at its source; or pause the mirror first (keelson mirror pause VOLUME --target NODE)"},
+	{RuleTooManyViews, "the agent has as many views attached as its configuration allows (views-max)", "detach one (keelson status shows them), or raise views-max"},
 
 	{RuleShrink, "a member was lost and left the in-sync set before anything was answered without it", "nothing: it comes back by itself when its server is reachable"},
 	{RuleAdmit, "the target holds everything answered, durably, and joined the in-sync set", ""},

@@ -78,6 +78,8 @@ func (n *Node) control() http.Handler {
 	handle(mux, "fence", n.fenceCame)
 	handle(mux, "giveup", n.giveUpCame)
 	handle(mux, "fork", n.forkCame)
+	handle(mux, "write", n.writeCame)
+	handle(mux, "sums", n.sumsCame)
 	handle(mux, "create", n.createHere)
 	handle(mux, "start", func(_ context.Context, _ string, r *nameRequest) (nothing, error) {
 		return nothing{}, n.startHere(r.Name)

@@ -299,23 +299,22 @@ func (s *service) ChangeSalvage(ctx context.Context, r api.SalvageChange) (*api.
 	case "delete":
 		err = a.v.DeleteSalvage(r.ID)
 	case "apply":
-		if !a.view.Load().Open {
-			return nil, api.Refusal(lineage.RuleNotSource, object, n.cfg.Node+", which keeps it, is not the source",
-				fmt.Sprintf("keelson switchover %s --to %s, or export it and write what you want to the device", r.Volume, n.cfg.Node))
-		}
-		var ranges []volume.Range
-		for _, run := range r.Ranges {
-			ranges = append(ranges, volume.Range{Off: run.Offset, Len: run.Length})
-		}
-		out.Bytes, err = a.v.ApplySalvage(ctx, r.ID, ranges, a.v.Submit)
+		err = a.applySalvage(ctx, r, &out)
 	}
 	if errors.Is(err, undo.ErrUnknown) {
 		return nil, api.Errorf(api.Failed, object, "no such salvage on %s", n.cfg.Node).WithNext("keelson salvage list %s shows those that there are, and where", r.Volume)
 	}
-	if err != nil {
+	var said *api.Error
+	switch {
+	case errors.As(err, &said):
+		return nil, err
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return nil, api.Errorf(api.Failed, object, "%v", err).WithNext("ask again with a longer --timeout")
+	case err != nil:
 		return nil, api.Errorf(api.Failed, object, "%v", err)
+	case !r.Plan:
+		a.note("info", object, "", r.Action+" done", "")
 	}
-	a.note("info", object, "", r.Action+" done", "")
 	return &out, nil
 }
 

@@ -28,6 +28,8 @@ type vol struct {
 	view    atomic.Pointer[mirror.View]
 	leaving atomic.Bool
 
+	applying chan struct{} // a slot for the one write of a salvage that another server may have under way here
+
 	mu      sync.Mutex
 	inbox   []mirror.Event // bounded by what links, sessions and commands can have under way
 	wake    chan struct{}
@@ -65,7 +67,7 @@ func newVol(n *Node, name string) (*vol, error) {
 	a := &vol{
 		n: n, name: name, dir: filepath.Join(n.volumesDir(), name), session: n.id.Incarnation,
 		wake: make(chan struct{}, 1), replies: map[uint64]chan mirror.Reply{}, asked: map[uint64]*incoming{},
-		dials: map[string]*dialing{}, steps: map[string]func(mirror.PlanStep){}, done: make(chan struct{}),
+		dials: map[string]*dialing{}, steps: map[string]func(mirror.PlanStep){}, done: make(chan struct{}), applying: make(chan struct{}, 1),
 	}
 	a.ctx, a.stop = context.WithCancel(context.Background())
 	v, err := volume.Open(volume.Options{FS: n.out.FS, Dir: a.dir, Limits: n.volumeLimits(), Post: a.post, Log: n.log, Crash: n.crash})

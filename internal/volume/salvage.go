@@ -2,13 +2,11 @@ package volume
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"time"
 
 	"github.com/zeebo/blake3"
@@ -214,72 +212,6 @@ func (v *Volume) DeleteSalvage(id string) error {
 		return err
 	}
 	return store.Delete(id)
-}
-
-// Range is a range of bytes of the volume.
-type Range struct{ Off, Len int64 }
-
-// applyBytes is how much is applied at a time.
-const applyBytes = 1 << 20
-
-// ApplySalvage writes what a salvage has in the ranges (none: all of it) with submit, which takes requests as
-// block.Device.Submit does: this volume's, if it is the source. What the salvage has not is left alone. A flush ends it. Returns
-// the bytes written.
-func (v *Volume) ApplySalvage(ctx context.Context, id string, ranges []Range, submit func([]*block.Request)) (written int64, err error) {
-	view, err := v.OpenSalvage(id)
-	if err != nil {
-		return 0, err
-	}
-	defer view.Close()
-	if len(ranges) == 0 {
-		ranges = []Range{{0, math.MaxInt64}}
-	}
-	for _, r := range ranges {
-		if r.Off < 0 || r.Len <= 0 {
-			return written, fmt.Errorf("apply salvage %s: a range of %d bytes at %d is not possible", id, r.Len, r.Off)
-		}
-		end := r.Off + min(r.Len, math.MaxInt64-r.Off)
-		for off := r.Off; off < end && ctx.Err() == nil; {
-			list := view.Extents(off, end-off, 1)
-			if len(list) == 0 {
-				break
-			}
-			e := list[0]
-			if e.Saved {
-				e.Len = min(e.Len, applyBytes)
-				if err := applyPiece(view, e, submit); err != nil {
-					return written, fmt.Errorf("apply salvage %s: %d bytes at %d: %w", id, e.Len, e.Off, err)
-				}
-				written += e.Len
-			}
-			off += e.Len
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return written, fmt.Errorf("apply salvage %s: %d bytes were applied: %w", id, written, err)
-	}
-	return written, submitOne(submit, &block.Request{Op: block.Flush})
-}
-
-func applyPiece(view *undo.View, e undo.Extent, submit func([]*block.Request)) error {
-	if e.Zero {
-		return submitOne(submit, &block.Request{Op: block.Zero, Off: e.Off, Len: e.Len})
-	}
-	buf := block.NewBuffer(int(e.Len))
-	defer buf.Release()
-	if _, err := view.ReadAt(buf.Bytes, e.Off); err != nil {
-		return err
-	}
-	return submitOne(submit, &block.Request{Op: block.Write, Off: e.Off, Len: e.Len, Buf: buf})
-}
-
-// submitOne waits for one request.
-func submitOne(submit func([]*block.Request), r *block.Request) error {
-	part := &longPart{ready: make(chan struct{}, 1)}
-	r.By = part
-	submit([]*block.Request{r})
-	<-part.ready
-	return r.Err
 }
 
 // expire deletes the salvages whose time is over; the keeper calls it.

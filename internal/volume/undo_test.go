@@ -462,6 +462,27 @@ func TestSalvagesAreUsed(t *testing.T) {
 	}); err != nil || files[undo.ManifestFile] == nil || len(files) != 3 {
 		t.Fatalf("%v, %d files", err, len(files))
 	}
+	for _, r := range []Range{{0, testSize + 512}, {testSize, 512}, {-512, 512}, {1 << 62, 1 << 62}, {0, testRegion}} { // beyond the end, or nothing there
+		if n, err := w.a.v.ApplySalvage(context.Background(), id, []Range{{10 * testRegion, 512}, r}, w.b.v.Submit); !errors.Is(err, ErrOutside) || n != 0 {
+			t.Fatal(r, n, err)
+		}
+	}
+	planned := func(ranges ...Range) ApplyPlan {
+		t.Helper()
+		p, err := w.a.v.PlanSalvage(context.Background(), id, ranges, 2, w.b.v.Sums)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	if p := planned(Range{10*testRegion + 512, 512}, Range{10 * testRegion, 1024}); p.Bytes != 1024 || p.Equal != 0 || len(p.Changes) != 1 || p.Changes[0] != (Range{10 * testRegion, 1024}) {
+		t.Fatalf("%+v", p)
+	}
+	all := planned()
+	if all.Bytes != w.a.v.Salvages()[0].Bytes || len(all.Changes) != 2 {
+		t.Fatalf("%+v of %+v", all, w.a.v.Salvages())
+	}
+	same(t, w.a, w.b)
 	n, err := w.a.v.ApplySalvage(context.Background(), id, []Range{{10*testRegion + 512, testRegion}}, w.b.v.Submit)
 	if err != nil || n != testRegion {
 		t.Fatal(n, err)
@@ -469,6 +490,9 @@ func TestSalvagesAreUsed(t *testing.T) {
 	same(t, w.a, w.b)
 	if got := content(t, w.b)[10*testRegion+512:][:testRegion]; !bytes.Equal(got, w.before[10*testRegion+512:][:testRegion]) {
 		t.Fatal("what was applied is not there")
+	}
+	if p := planned(); p.Equal != testRegion || p.Bytes != all.Bytes-testRegion {
+		t.Fatalf("after %d bytes of %d were applied: %+v", n, all.Bytes, p)
 	}
 	if _, err := w.a.v.ApplySalvage(context.Background(), id, nil, w.b.v.Submit); err != nil {
 		t.Fatal(err)
