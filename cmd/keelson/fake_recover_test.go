@@ -12,14 +12,14 @@ const firstSalvage, secondSalvage = "5f0c12ab34cd56ef5f0c12ab34cd56ef", "00ff12a
 // bothSides is a split brain of volume data; volume logs has none.
 func bothSides(_ context.Context, r api.VolumeName) (*api.SplitBrain, error) {
 	s := &api.SplitBrain{Volume: r.Name, Common: "5f0c12ab34cd", At: 812, Sides: []api.Side{
-		{Node: "a", Role: "source", Serving: true, Term: 1, Position: 843, Members: []string{"a", "b"}, Since: 812, Writes: 31, Regions: 4, Bytes: 256 << 10, AsOf: at(30)},
+		{Node: "a", Role: "source", Serving: true, Term: 1, Position: 843, Members: []string{"a", "b"}, Since: 812, Writes: 31, Regions: 4, Bytes: 256 << 10, UnknownBytes: 64 << 10, AsOf: at(30)},
 		{Node: "b", Role: "source", Serving: true, Term: 2, Position: 1020, Members: []string{"b", "c"}, Since: 812, Writes: 208, Regions: 17, Bytes: 17 << 16, AsOf: at(10)},
 		{Node: "c", Role: "target", Term: 2, Position: 1020, Members: []string{"b", "c"}, Since: 812, Writes: 208, Why: "cannot be asked: no session", AsOf: at(30)},
 		{Node: "d", Why: "cannot be asked: nobody listens there", AsOf: at(30)},
 	}}
 	if r.Name == "logs" {
 		s.Common, s.Sides = "", s.Sides[:1]
-		s.Sides[0].Serving, s.Sides[0].Writes, s.Sides[0].Regions, s.Sides[0].Bytes, s.Sides[0].Members = false, 0, 0, 0, nil
+		s.Sides[0].Serving, s.Sides[0].Writes, s.Sides[0].Regions, s.Sides[0].Bytes, s.Sides[0].UnknownBytes, s.Sides[0].Members = false, 0, 0, 0, 0, nil
 		return s, nil
 	}
 	s.Split = true
@@ -66,4 +66,29 @@ func changedSalvage(_ context.Context, r api.SalvageChange) (*api.SalvageResult,
 		return result, nil
 	}
 	return &api.SalvageResult{}, nil
+}
+
+func plannedResolve(_ context.Context, r api.ResolveSplitBrain) (*api.ResolvePlan, error) {
+	p := &api.ResolvePlan{Volume: r.Volume, Keep: r.Keep, GivenUp: []api.GivenUp{
+		{Node: "a", Role: "source", Regions: 4, Bytes: 256 << 10, UnknownBytes: 64 << 10, Runs: []api.Run{{Offset: 196608, Length: 131072}, {Offset: 1 << 30, Length: 131072}}, RoomBytes: 128 << 10},
+		{Node: "c", Role: "target", Runs: []api.Run{}, RoomBytes: 1 << 30},
+		{Node: "d", Runs: []api.Run{}, Why: "cannot be asked: nobody listens there"},
+	}}
+	if r.Volume == "logs" {
+		return nil, api.Refusal("not-a-member", "volume logs", r.Keep+" has no copy of it", "add it")
+	}
+	return p, nil
+}
+
+func changedView(_ context.Context, r api.ViewChange) (*api.View, error) {
+	if r.Over && r.Action == "attach" {
+		return nil, api.Refusal("copy-changes", "view "+api.ViewName(r.Volume, r.Salvage, r.Over), "the copy is being written to", "pause the mirror")
+	}
+	kind := "copy"
+	if r.Salvage != "" {
+		kind = "salvage"
+	}
+	name := api.ViewName(r.Volume, r.Salvage, r.Over)
+	return &api.View{Name: name, Volume: r.Volume, Node: r.Node, Kind: kind, Salvage: r.Salvage, Over: r.Over, Since: at(0), SizeBytes: 1 << 30,
+		Addresses: []string{"nbd+unix:///" + name + "?socket=/x/nbd.sock"}}, nil
 }

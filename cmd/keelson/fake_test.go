@@ -112,7 +112,7 @@ var services = map[string]*apitest.Fake{
 			}
 			return result, nil
 		},
-		OnSplitBrain: bothSides, OnResolve: resolved, OnSalvages: keptSalvages, OnSalvage: changedSalvage,
+		OnSplitBrain: bothSides, OnResolve: resolved, OnPlanResolve: plannedResolve, OnView: changedView, OnSalvages: keptSalvages, OnSalvage: changedSalvage,
 	},
 	"empty": {
 		OnSplitBrain: func(_ context.Context, r api.VolumeName) (*api.SplitBrain, error) {

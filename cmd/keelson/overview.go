@@ -73,6 +73,9 @@ func (o *overview) volume(self string, v *api.VolumeStatus) {
 	for _, d := range v.Devices {
 		o.printf("  device      %s %s\n", d.Kind, d.Address)
 	}
+	for _, w := range v.Views {
+		o.printf("  view        %s, read-only, %d clients: %s\n", viewOf(&w), w.Clients, strings.Join(w.Addresses, " "))
+	}
 	if p := v.Plan; p != nil {
 		o.printf("  under way   switchover to %s: %s%s\n", p.To, p.Step, after("; waits for ", p.Waits))
 	}

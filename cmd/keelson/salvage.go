@@ -13,7 +13,8 @@ import (
 )
 
 func salvageCommand(a *app) *cobra.Command {
-	return group("salvage", "Content that had to be given up, and was kept", salvageList(a), salvageExport(a), salvageApply(a), salvageDelete(a))
+	return group("salvage", "Content that had to be given up, and was kept", salvageList(a), salvageExport(a), salvageAttach(a), salvageDetach(a),
+		salvageApply(a), salvageDelete(a))
 }
 
 func nodeFlag(c *cobra.Command, node *string) {

@@ -15,15 +15,16 @@ import (
 const bothShownMax = 20
 
 func splitBrainCommand(a *app) *cobra.Command {
-	return group("split-brain", "Shows and resolves what went on without each other", splitBrainShow(a), splitBrainResolve(a))
+	return group("split-brain", "Shows and resolves what went on without each other", splitBrainShow(a), splitBrainAttach(a), splitBrainDetach(a), splitBrainResolve(a))
 }
 
 func splitBrainShow(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "show VOLUME", Short: "Shows both sides of a volume, side by side", Args: cobra.ExactArgs(1),
 		Long: `Shows what each server made of the volume since they were last of one mind: how many writes, how many regions and
-bytes, and which ranges more than one side changed. Numbers of writes are upper limits. --json also lists the ranges of
-each server.`,
+bytes, and which ranges more than one side changed. Numbers of writes are upper limits. Of what was about to be written to when a
+server stopped it is not known whether it was: "perhaps not" says how many bytes that are. --json also lists the ranges
+of each server. To look at what a side has: keelson split-brain attach.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			ctx, cancel := a.limited(c)
 			defer cancel()
@@ -38,7 +39,7 @@ each server.`,
 			o.splitBrain(s)
 			a.print("%s", o.String())
 			if s.Split {
-				a.note("see keelson split-brain resolve %s --keep NODE", s.Volume)
+				a.note("see keelson split-brain attach %s --node NODE, keelson split-brain resolve %s --keep NODE --plan", s.Volume, s.Volume)
 			}
 			return nil
 		},
@@ -96,6 +97,7 @@ func (o *overview) sides(sides []api.Side) {
 	row("writes since", func(s *api.Side) string { return atMost(s.Writes) })
 	row("regions since", func(s *api.Side) string { return counted(s, fmt.Sprint(s.Regions)) })
 	row("bytes since", func(s *api.Side) string { return counted(s, human(s.Bytes)) })
+	row("perhaps not", func(s *api.Side) string { return counted(s, human(s.UnknownBytes)) })
 	_ = w.Flush()
 	for _, s := range sides {
 		if s.Why != "" {

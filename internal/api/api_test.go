@@ -55,6 +55,9 @@ func TestEveryCallGoesThereAndBack(t *testing.T) {
 	sides := &api.SplitBrain{Volume: "data", Split: true, Common: "5f", At: 8, Both: []api.Run{{Offset: 1, Length: 2}},
 		Sides: []api.Side{{Node: "a", Role: "source", Members: []string{"a"}, Writes: 3, Runs: []api.Run{{Offset: 1, Length: 4}}, AsOf: started}}}
 	resolve := api.ResolveSplitBrain{Volume: "data", Keep: "b"}
+	planned := &api.ResolvePlan{Volume: "data", Keep: "b", GivenUp: []api.GivenUp{{Node: "a", Bytes: 7, Runs: []api.Run{{Offset: 1, Length: 4}}}}}
+	look := api.ViewChange{Volume: "data", Node: "a", Action: "attach", Salvage: "5f", Over: true}
+	view := &api.View{Name: "data@5f", Since: started, Addresses: []string{"nbd+unix:///data@5f"}}
 	salvages := &api.Salvages{Salvages: []api.Salvage{{ID: "5f", Node: "a", Time: started, Bytes: 7}}, Silent: []string{"c"}, RoomLow: []string{"a"}}
 	salvage := api.SalvageChange{Volume: "data", Node: "a", ID: "5f", Action: "apply", Ranges: []api.Run{{Offset: 0, Length: 512}}}
 	applied := &api.SalvageResult{Files: 1, Bytes: 512}
@@ -93,6 +96,14 @@ func TestEveryCallGoesThereAndBack(t *testing.T) {
 		OnResolve: func(_ context.Context, r api.ResolveSplitBrain) error {
 			same("resolve", r, resolve)
 			return nil
+		},
+		OnPlanResolve: func(_ context.Context, r api.ResolveSplitBrain) (*api.ResolvePlan, error) {
+			same("resolve", r, resolve)
+			return planned, nil
+		},
+		OnView: func(_ context.Context, r api.ViewChange) (*api.View, error) {
+			same("view", r, look)
+			return view, nil
 		},
 		OnSalvages: func(_ context.Context, r api.VolumeName) (*api.Salvages, error) {
 			same("name", r, api.VolumeName{Name: "data"})
@@ -133,6 +144,12 @@ func TestEveryCallGoesThereAndBack(t *testing.T) {
 	ok(err)
 	same("sides", split, sides)
 	ok(c.ResolveSplitBrain(ctx, resolve))
+	plan, err := c.PlanResolve(ctx, resolve)
+	ok(err)
+	same("plan", plan, planned)
+	looked, err := c.ChangeView(ctx, look)
+	ok(err)
+	same("view", looked, view)
 	kept, err := c.Salvages(ctx, api.VolumeName{Name: "data"})
 	ok(err)
 	same("salvages", kept, salvages)
@@ -339,6 +356,10 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/CreateVolume", "application/json", `{"name":"d","source":{"node":"a","path":"/x"},"targets":[{"node":"a","path":"/y"}]}`, 400, `named twice`},
 		{"POST", "/v1/CreateVolume", "application/json", `{"name":"d","source":{"node":"a","path":"/x"},"size_bytes":7}`, 400, `no multiple of 512`},
 		{"POST", "/v1/CreateVolume", "application/json", `{"name":"d","source":{"node":"a","path":"/x"},"mode":"fast"}`, 400, `neither sync nor async`},
+		{"POST", "/v1/PlanResolve", "application/json", `{"volume":"data"}`, 400, `no server is named whose side is kept`},
+		{"POST", "/v1/ChangeView", "application/json", `{"volume":"data","action":"show"}`, 400, `neither attach nor detach`},
+		{"POST", "/v1/ChangeView", "application/json", `{"volume":"data","action":"attach","over":true}`, 400, `only a salvage is shown over a copy`},
+		{"POST", "/v1/ChangeSalvage", "application/json", `{"volume":"data","id":"5f","action":"delete","plan":true}`, 400, `only apply takes ranges or has a plan`},
 		{"POST", "/v1/ResolveSplitBrain", "application/json", `{"volume":"data"}`, 400, `no server is named whose side is kept`},
 		{"POST", "/v1/ResolveSplitBrain", "application/json", `{"volume":"../x","keep":"a"}`, 400, `is no volume name`},
 		{"POST", "/v1/ChangeSalvage", "application/json", `{"volume":"data","action":"delete"}`, 400, `no salvage is named`},

@@ -61,12 +61,18 @@ var calls = []Call{
 		func(ctx context.Context, s Service, r ResolveSplitBrain) (*Nothing, error) {
 			return &Nothing{}, s.ResolveSplitBrain(ctx, r)
 		}),
+	plain("PlanResolve", "What keeping one side would give up.", false,
+		func(ctx context.Context, s Service, r ResolveSplitBrain) (*ResolvePlan, error) {
+			return s.PlanResolve(ctx, r)
+		}),
 	plain("Salvages", "Content of a volume that replicas gave up, and that is kept.", false,
 		func(ctx context.Context, s Service, r VolumeName) (*Salvages, error) { return s.Salvages(ctx, r) }),
 	plain("ChangeSalvage", "Exports, applies or deletes a salvage.", true,
 		func(ctx context.Context, s Service, r SalvageChange) (*SalvageResult, error) {
 			return s.ChangeSalvage(ctx, r)
 		}),
+	plain("ChangeView", "Attaches or detaches a read-only view of a copy or a salvage.", true,
+		func(ctx context.Context, s Service, r ViewChange) (*View, error) { return s.ChangeView(ctx, r) }),
 	stream("Switchover", "Makes another server the source, or shows the steps.", true,
 		func(ctx context.Context, s Service, r Switchover, item func(*SwitchoverStep) error) (*SwitchoverResult, error) {
 			return s.Switchover(ctx, r, func(step SwitchoverStep) { _ = item(&step) }) // who asked may be gone: the switchover goes on

@@ -31,6 +31,8 @@ type Side struct {
 	Runs     []Run     `json:"runs"`    // the same as ranges, at most RunsMax
 	AsOf     time.Time `json:"as_of"`
 	Why      string    `json:"why"` // why it does not follow, or could not be asked
+
+	UnknownBytes int64 `json:"unknown_bytes"` // of Bytes: perhaps not changed; it was about to be written to when a server stopped
 }
 
 // Run is a range of bytes of the volume.
@@ -46,6 +48,26 @@ const RunsMax = 1000
 type ResolveSplitBrain struct {
 	Volume string `json:"volume"`
 	Keep   string `json:"keep"`
+}
+
+// ResolvePlan is what a ResolveSplitBrain would give up.
+type ResolvePlan struct {
+	Volume  string    `json:"volume"`
+	Keep    string    `json:"keep"`
+	GivenUp []GivenUp `json:"given_up"` // of every other server
+}
+
+// GivenUp is what one server has that the one to be kept lacks. It goes to a salvage there, but for what turns out to be
+// the same.
+type GivenUp struct {
+	Node         string `json:"node"`
+	Role         string `json:"role"`
+	Regions      int64  `json:"regions"`
+	Bytes        int64  `json:"bytes"`         // of these regions, at most
+	UnknownBytes int64  `json:"unknown_bytes"` // of Bytes: perhaps the same
+	Runs         []Run  `json:"runs"`          // at most RunsMax
+	RoomBytes    int64  `json:"room_bytes"`    // for salvages; with less than is needed the resync stops, and nothing is lost
+	Why          string `json:"why"`           // why it is not known
 }
 
 // Check finds what is wrong in the request without knowing anything else.
@@ -129,6 +151,11 @@ func (c *Client) SplitBrain(ctx context.Context, r VolumeName) (*SplitBrain, err
 func (c *Client) ResolveSplitBrain(ctx context.Context, r ResolveSplitBrain) error {
 	_, err := call[Nothing](ctx, c, "ResolveSplitBrain", r)
 	return err
+}
+
+// PlanResolve implements Service.
+func (c *Client) PlanResolve(ctx context.Context, r ResolveSplitBrain) (*ResolvePlan, error) {
+	return call[ResolvePlan](ctx, c, "PlanResolve", r)
 }
 
 // Salvages implements Service.

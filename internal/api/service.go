@@ -14,11 +14,14 @@ type Service interface {
 	CreateVolume(ctx context.Context, r CreateVolume) (*VolumeStatus, error)
 	DeleteVolume(ctx context.Context, r DeleteVolume) error
 	ChangeMirror(ctx context.Context, r MirrorChange) (*VolumeStatus, error)
-	// SplitBrain shows both sides of a volume; Resolve chooses.
+	// SplitBrain shows both sides of a volume; Resolve chooses, PlanResolve says what that would give up.
 	SplitBrain(ctx context.Context, r VolumeName) (*SplitBrain, error)
 	ResolveSplitBrain(ctx context.Context, r ResolveSplitBrain) error
+	PlanResolve(ctx context.Context, r ResolveSplitBrain) (*ResolvePlan, error)
 	Salvages(ctx context.Context, r VolumeName) (*Salvages, error)
 	ChangeSalvage(ctx context.Context, r SalvageChange) (*SalvageResult, error)
+	// ChangeView attaches or detaches a read-only view of a copy or a salvage.
+	ChangeView(ctx context.Context, r ViewChange) (*View, error)
 	// Switchover calls step as steps begin and end.
 	Switchover(ctx context.Context, r Switchover, step func(SwitchoverStep)) (*SwitchoverResult, error)
 }

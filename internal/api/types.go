@@ -44,6 +44,7 @@ type VolumeStatus struct {
 	Counters     map[string]int64 `json:"counters,omitempty"`
 	HotExtents   int              `json:"hot_extents"`
 	UnknownBytes int64            `json:"unknown_bytes"`
+	Views        []View           `json:"views,omitempty"` // attached at the agent asked
 }
 
 // DeviceStatus is one way to use the volume here.

@@ -79,6 +79,10 @@ type Limits struct {
 	QueueBytes    Size `toml:"queue-bytes"`     // frames waiting for the socket of one mirror
 	InFlightBytes Size `toml:"in-flight-bytes"` // payload of applications' requests not yet answered, one volume
 	ResyncBytes   Size `toml:"resync-bytes"`    // resync data on its way in one mirror
+	UndoBytes     Size `toml:"undo-bytes"`      // on disk, undo log of one volume; 0: a quarter of the volume, 256 MiB to 16 GiB
+	SalvageBytes  Size `toml:"salvage-bytes"`   // on disk, all salvages of one volume; 0: the same
+
+	SalvageRetention Duration `toml:"salvage-retention"` // after which a salvage is deleted; 0: never
 
 	HotExtentsMax  int `toml:"hot-extents-max"` // extents of one volume that are hot at once
 	RequestsMax    int `toml:"requests-max"`    // requests of one NBD connection not yet answered
@@ -86,6 +90,7 @@ type Limits struct {
 	HandshakesMax  int `toml:"handshakes-max"`  // connections of peers that have not yet said hello
 	EventsMax      int `toml:"events-max"`      // events kept; the oldest are forgotten
 	VolumesMax     int `toml:"volumes-max"`     // volumes of this agent
+	ViewsMax       int `toml:"views-max"`       // read-only views of copies and salvages that are attached at once
 }
 
 // Default is the configuration of an empty file.
@@ -125,5 +130,8 @@ func DefaultLimits() Limits {
 		HandshakesMax:   16,
 		EventsMax:       4096,
 		VolumesMax:      256,
+		ViewsMax:        16,
+
+		SalvageRetention: Duration(30 * 24 * time.Hour),
 	}
 }

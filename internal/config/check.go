@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // SocketPathBytesMax is the longest path of a unix socket that Linux takes.
@@ -103,6 +104,7 @@ func (c *checker) limits(l *Limits) {
 		{"handshake-max", l.HandshakeMax, "100ms", "1m"},
 		{"retry-min", l.RetryMin, "1ms", "1m"}, {"retry-max", l.RetryMax, "1ms", "10m"},
 		{"checkpoint-interval", l.CheckpointEvery, "100ms", "1h"},
+		{"salvage-retention", l.SalvageRetention, "0s", "87600h"},
 	} {
 		var lo, hi Duration
 		_, _ = lo.UnmarshalText([]byte(d.min)), hi.UnmarshalText([]byte(d.max))
@@ -118,6 +120,13 @@ func (c *checker) limits(l *Limits) {
 	} {
 		c.that(s.value >= int64(s.min) && s.value <= int64(s.max), "limits."+s.key, "%s is not from %s to %s", Size(s.value), s.min, s.max)
 	}
+	for _, s := range []struct {
+		key   string
+		value Size
+	}{{"undo-bytes", l.UndoBytes}, {"salvage-bytes", l.SalvageBytes}} {
+		c.that(s.value == 0 || s.value >= 1<<20 && s.value <= 1<<50, "limits."+s.key, "%s is neither 0 nor from 1MiB to 1PiB", s.value)
+	}
+	c.that(l.SalvageRetention == 0 || l.SalvageRetention >= Duration(time.Minute), "limits.salvage-retention", "%s is less than a minute; 0s means never", l.SalvageRetention)
 	for _, n := range []struct {
 		key             string
 		value, min, max int
@@ -125,6 +134,7 @@ func (c *checker) limits(l *Limits) {
 		{"hot-extents-max", l.HotExtentsMax, 16, 1 << 20}, {"requests-max", l.RequestsMax, 1, 1 << 16},
 		{"connections-max", l.ConnectionsMax, 1, 1 << 16}, {"handshakes-max", l.HandshakesMax, 1, 1 << 16},
 		{"events-max", l.EventsMax, 16, 1 << 20}, {"volumes-max", l.VolumesMax, 1, 1 << 16},
+		{"views-max", l.ViewsMax, 0, 1 << 10},
 	} {
 		c.that(n.value >= n.min && n.value <= n.max, "limits."+n.key, "%d is not from %d to %d", n.value, n.min, n.max)
 	}

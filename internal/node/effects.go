@@ -36,6 +36,7 @@ func (a *vol) do(effect mirror.Effect) error {
 	case mirror.CloseDevice:
 		a.v.CloseDevice(e.Why)
 		_ = a.n.nbd.RemoveExport(a.name) // a connection that does not end is cut
+		a.work(func() { a.endViews(true, "the volume's device was closed") })
 		a.v.BecomeTarget()
 	case mirror.Dial:
 		a.dial(e)

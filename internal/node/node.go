@@ -50,6 +50,9 @@ type Node struct {
 	server  *peer.Server       // of peers
 	stop    context.CancelFunc // ends ctx
 
+	viewsMu sync.Mutex       // while a view is attached; before mu
+	views   map[string]*view // by the name of the export
+
 	mu      sync.Mutex
 	volumes map[string]*vol  // by name
 	broken  map[string]error // volumes that could not be opened
@@ -91,7 +94,7 @@ func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outsi
 	}
 	n := &Node{
 		cfg: cfg, out: out, id: id, log: log, ctx: ctx, peers: map[string]*neighbour{},
-		volumes: map[string]*vol{}, broken: map[string]error{},
+		volumes: map[string]*vol{}, views: map[string]*view{}, broken: map[string]error{},
 		changed: make(chan struct{}),
 	}
 	if err := n.openCluster(); err != nil {
@@ -238,6 +241,7 @@ func (n *Node) volumeLimits() volume.Limits {
 	l.SyncTimeout, l.QueueBytesMax = time.Duration(c.SyncTimeout), int64(c.QueueBytes)
 	l.CheckpointEvery, l.HotExtentsMax = time.Duration(c.CheckpointEvery), c.HotExtentsMax
 	l.CopyQueueBytes = int64(c.ResyncBytes)
+	l.UndoBytesMax, l.SalvageBytesMax, l.SalvageRetention = int64(c.UndoBytes), int64(c.SalvageBytes), time.Duration(c.SalvageRetention)
 	return l
 }
 

@@ -26,8 +26,8 @@ type forkRequest struct {
 }
 
 type forkAnswer struct {
-	Regions int64          `json:"regions"`
-	Runs    []volume.Range `json:"runs"`
+	volume.Fork
+	RoomBytes int64 // for salvages there
 }
 
 // forkCame answers forkRequest.
@@ -36,8 +36,8 @@ func (n *Node) forkCame(_ context.Context, _ string, r *forkRequest) (forkAnswer
 	if a == nil {
 		return forkAnswer{}, api.Refusal(ruleUnknownVolume, "volume "+r.Volume, n.cfg.Node+" has no replica of it", "")
 	}
-	regions, runs := a.v.ChangedSince(r.History, r.At, api.RunsMax)
-	return forkAnswer{regions, runs}, nil
+	room, _ := a.v.SalvageRoom()
+	return forkAnswer{a.v.ChangedSince(r.History, r.At, api.RunsMax), room}, nil
 }
 
 // side is one member as SplitBrain finds it.
@@ -121,29 +121,76 @@ func (s *service) SplitBrain(ctx context.Context, r api.VolumeName) (*api.SplitB
 // sideOf asks the server what it has besides the common history.
 func (a *vol) sideOf(ctx context.Context, x side, history lineage.History, at lineage.Position) api.Side {
 	i := x.info
-	out := api.Side{Node: x.node, Role: roleName(i.Role), Serving: i.Serving, Term: i.Served.N, Position: i.Position.Number,
+	out := api.Side{Node: x.node, Role: roleName(i.Role), Serving: i.Serving, Term: i.Record.Epoch.Term.N, Position: i.Position.Number,
 		Members: append([]string{}, i.Record.Members...), Since: at.Number, Runs: []api.Run{}, AsOf: now().UTC()}
 	if i.Position.Number > at.Number {
 		out.Writes = i.Position.Number - at.Number
 	}
-	request := &forkRequest{a.id, history, at}
-	var answer forkAnswer
-	var err error
-	if x.node == a.n.cfg.Node {
-		answer, err = a.n.forkCame(ctx, x.node, request)
-	} else {
-		err = a.n.peers[x.node].post(ctx, "fork", request, &answer)
-	}
+	answer, err := a.forkOf(ctx, x.node, history, at)
 	if err != nil {
 		out.Why = "cannot be asked: " + err.Error()
 		return out
 	}
-	out.Regions = answer.Regions
-	out.Bytes = answer.Regions * a.v.Header().RegionBytes
-	for _, r := range answer.Runs {
-		out.Runs = append(out.Runs, api.Run{Offset: r.Off, Length: r.Len})
-	}
+	region := a.v.Header().RegionBytes
+	out.Regions, out.Bytes, out.UnknownBytes = answer.Regions, answer.Regions*region, answer.Unknown*region
+	out.Runs = append(out.Runs, apiRuns(answer.Runs)...)
 	return out
+}
+
+// forkOf asks a server, perhaps this one, what its copy has besides that history.
+func (a *vol) forkOf(ctx context.Context, node string, history lineage.History, at lineage.Position) (answer forkAnswer, err error) {
+	request := &forkRequest{a.id, history, at}
+	if node == a.n.cfg.Node {
+		return a.n.forkCame(ctx, node, request)
+	}
+	err = a.n.peers[node].post(ctx, "fork", request, &answer)
+	return answer, err
+}
+
+func apiRuns(ranges []volume.Range) (runs []api.Run) {
+	for _, r := range ranges {
+		runs = append(runs, api.Run{Offset: r.Off, Length: r.Len})
+	}
+	return runs
+}
+
+// PlanResolve implements api.Service: what every other server has that the one to be kept lacks.
+func (s *service) PlanResolve(ctx context.Context, r api.ResolveSplitBrain) (*api.ResolvePlan, error) {
+	a := s.n.find(r.Volume)
+	if a == nil {
+		return nil, unknownVolume(r.Volume)
+	}
+	sides := a.sides(ctx)
+	i := slices.IndexFunc(sides, func(x side) bool { return x.node == r.Keep })
+	switch {
+	case i < 0:
+		return nil, api.Refusal(lineage.RuleNotAMember, "volume "+r.Volume, r.Keep+" has no copy of it", lineage.NextOf(lineage.RuleNotAMember))
+	case sides[i].err != nil:
+		return nil, reach(r.Keep, sides[i].err)
+	}
+	keep := sides[i].info
+	out := &api.ResolvePlan{Volume: r.Volume, Keep: r.Keep, GivenUp: []api.GivenUp{}}
+	region := a.v.Header().RegionBytes
+	for _, x := range sides {
+		if x.node == r.Keep {
+			continue
+		}
+		g := api.GivenUp{Node: x.node, Runs: []api.Run{}}
+		err := x.err
+		if err == nil && x.info.Known {
+			g.Role = roleName(x.info.Role)
+			var f forkAnswer
+			if f, err = a.forkOf(ctx, x.node, keep.History, keep.Position); err == nil {
+				g.Regions, g.Bytes, g.UnknownBytes, g.RoomBytes = f.Regions, f.Regions*region, f.Unknown*region, f.RoomBytes
+				g.Runs = append(g.Runs, apiRuns(f.Runs)...)
+			}
+		}
+		if err != nil {
+			g.Why = "cannot be asked: " + err.Error()
+		}
+		out.GivenUp = append(out.GivenUp, g)
+	}
+	return out, nil
 }
 
 // both are the ranges that more than one source changed.
@@ -302,12 +349,14 @@ func (s *service) ChangeSalvage(ctx context.Context, r api.SalvageChange) (*api.
 		err = a.applySalvage(ctx, r, &out)
 	}
 	if errors.Is(err, undo.ErrUnknown) {
-		return nil, api.Errorf(api.Failed, object, "no such salvage on %s", n.cfg.Node).WithNext("keelson salvage list %s shows those that there are, and where", r.Volume)
+		return nil, noSalvage(n, r.Volume, r.ID)
 	}
 	var said *api.Error
 	switch {
 	case errors.As(err, &said):
 		return nil, err
+	case errors.Is(err, undo.ErrInUse):
+		return nil, api.Refusal(ruleInUse, object, err.Error(), fmt.Sprintf("keelson salvage detach %s %s --node %s", r.Volume, r.ID, n.cfg.Node))
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return nil, api.Errorf(api.Failed, object, "%v", err).WithNext("ask again with a longer --timeout")
 	case err != nil:

@@ -67,7 +67,7 @@ func (n *Node) status() *api.Status {
 		for id, v := range p.serves {
 			if !here[id] && p.up { // a volume without a copy on this server
 				here[id] = true
-				v.Role, v.Devices = "none", []api.DeviceStatus{}
+				v.Role, v.Devices, v.Views = "none", []api.DeviceStatus{}, nil
 				s.Volumes = append(s.Volumes, v)
 			}
 		}
@@ -93,7 +93,7 @@ func (a *vol) status(now time.Time) api.VolumeStatus {
 		InSync: append([]string{}, view.Record.Members...), Encryption: a.n.cfg.Encryption, Devices: a.devices(view),
 		Mirrors: []api.MirrorStatus{}, Switchover: []api.Candidate{}, Counters: st.Counters, HotExtents: st.HotExtents, UnknownBytes: st.Unknown,
 	}
-	s.State = stateOf(view, a.failed())
+	s.State, s.Views = stateOf(view, a.failed()), a.viewsNow()
 	if err := a.failed(); err != nil {
 		s.Reason = err.Error()
 	}
@@ -175,14 +175,22 @@ func (a *vol) devices(v *mirror.View) []api.DeviceStatus {
 	if !v.Open || a.failed() != nil {
 		return out
 	}
-	c := a.n.cfg.NBD
-	out = append(out, api.DeviceStatus{Kind: "nbd", Address: fmt.Sprintf("nbd+unix:///%s?socket=%s", url.PathEscape(a.name), c.Socket)})
+	for _, address := range a.n.addresses(a.name) {
+		out = append(out, api.DeviceStatus{Kind: "nbd", Address: address})
+	}
+	return out
+}
+
+// addresses are those of an export on this server.
+func (n *Node) addresses(name string) []string {
+	c := n.cfg.NBD
+	out := []string{fmt.Sprintf("nbd+unix:///%s?socket=%s", url.PathEscape(name), c.Socket)}
 	if c.Address != "" {
 		scheme := "nbd"
 		if c.TLS {
 			scheme = "nbds"
 		}
-		out = append(out, api.DeviceStatus{Kind: "nbd", Address: fmt.Sprintf("%s://%s/%s", scheme, c.Address, url.PathEscape(a.name))})
+		out = append(out, fmt.Sprintf("%s://%s/%s", scheme, c.Address, url.PathEscape(name)))
 	}
 	return out
 }

@@ -318,6 +318,7 @@ func (a *vol) close() error {
 	}
 	a.v.CloseDevice("the agent stops")
 	_ = a.n.nbd.RemoveExport(a.name)
+	a.endViews(false, "the volume is being stopped")
 	a.workers.Wait()
 	return a.v.Close()
 }

@@ -125,6 +125,7 @@ func (v *Volume) post(e mirror.Event) {
 // OpenDevice lets requests in.
 func (v *Volume) OpenDevice() {
 	v.change1(func() { v.serving, v.held = true, false })
+	v.endViews()
 }
 
 // CloseDevice keeps requests out; those that wait end with block.ErrShutdown, so that clients look for the new source.

@@ -21,6 +21,7 @@ func (v *Volume) RollBack() error {
 		return err
 	}
 	defer v.releaseRollback()
+	v.endViews()
 	h := v.log.Header()
 	if h.Consistent == consistentYes {
 		return nil

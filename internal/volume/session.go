@@ -67,6 +67,7 @@ func (v *Volume) Attach(stream Stream, o SessionOptions) error {
 func (s *session) run() {
 	v := s.v
 	defer v.done.Done()
+	v.endViews()
 	err := v.finishRollback() // before the source sees the map
 	if err == nil {
 		err = s.introduce()

@@ -128,7 +128,8 @@ type Volume struct {
 	flushTo  uint64 // the greatest number that a flush waits for
 	waits    bool   // AnswersWait was posted for what waits now
 
-	undo undoing
+	undo  undoing
+	views []*CopyView // of this copy while it stands still
 
 	session  *session // incoming
 	position lineage.Position
@@ -323,6 +324,7 @@ func openBacking(o Options, log *intentlog.Log, h intentlog.Header) (vfs.File, e
 func (v *Volume) Close() error {
 	v.CloseDevice("the agent stops")
 	v.DropSession("the agent stops")
+	v.endViews()
 	v.HangupAll(errors.New("the agent stops"))
 	close(v.stop)
 	v.done.Wait()

@@ -21,8 +21,10 @@ type Fake struct {
 	OnChangeMirror func(context.Context, api.MirrorChange) (*api.VolumeStatus, error)
 	OnSplitBrain   func(context.Context, api.VolumeName) (*api.SplitBrain, error)
 	OnResolve      func(context.Context, api.ResolveSplitBrain) error
+	OnPlanResolve  func(context.Context, api.ResolveSplitBrain) (*api.ResolvePlan, error)
 	OnSalvages     func(context.Context, api.VolumeName) (*api.Salvages, error)
 	OnSalvage      func(context.Context, api.SalvageChange) (*api.SalvageResult, error)
+	OnView         func(context.Context, api.ViewChange) (*api.View, error)
 	OnSwitchover   func(context.Context, api.Switchover, func(api.SwitchoverStep)) (*api.SwitchoverResult, error)
 }
 
@@ -138,4 +140,20 @@ func (f *Fake) ChangeSalvage(ctx context.Context, r api.SalvageChange) (*api.Sal
 		return nil, notFaked("ChangeSalvage")
 	}
 	return f.OnSalvage(ctx, r)
+}
+
+// ChangeView implements api.Service.
+func (f *Fake) ChangeView(ctx context.Context, r api.ViewChange) (*api.View, error) {
+	if f.OnView == nil {
+		return nil, notFaked("ChangeView")
+	}
+	return f.OnView(ctx, r)
+}
+
+// PlanResolve implements api.Service.
+func (f *Fake) PlanResolve(ctx context.Context, r api.ResolveSplitBrain) (*api.ResolvePlan, error) {
+	if f.OnPlanResolve == nil {
+		return nil, notFaked("PlanResolve")
+	}
+	return f.OnPlanResolve(ctx, r)
 }

@@ -58,6 +58,7 @@ func setDefault[T int | int64 | time.Duration](v *T, d T) {
 type ExportOptions struct {
 	ReadOnly    bool
 	Description string // shown to clients that ask, at most 4096 bytes
+	ByNameOnly  bool   // never what a client means that gives no name
 }
 
 // ConnInfo says who uses an export.
@@ -200,7 +201,8 @@ func waitGone(conns []*conn, limit time.Duration) (left []*conn) {
 	return nil
 }
 
-// find returns the export that a client means by that name: the empty one means the only export there is.
+// find returns the export that a client means by that name: the empty one means the only export there is, besides those
+// that are found by name only.
 func (s *Server) find(name string) (*export, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -212,10 +214,16 @@ func (s *Server) lookup(name string) (*export, error) {
 	if e := s.exports[name]; e != nil {
 		return e, nil
 	}
-	if name == "" && len(s.exports) == 1 {
-		for _, e := range s.exports {
-			return e, nil
+	var only *export
+	unnamed := 0
+	for _, e := range s.exports {
+		if !e.opts.ByNameOnly {
+			only = e
+			unnamed++
 		}
+	}
+	if name == "" && unnamed == 1 {
+		return only, nil
 	}
 	if len(s.exports) == 0 {
 		return nil, fmt.Errorf("no volume is served here now, %q neither: look for its source", name)

@@ -334,3 +334,28 @@ func TestHeldRequests(t *testing.T) {
 	dev.Release()
 	waitFor(t, "the connection to go", func() bool { return len(r.Connections("data")) == 0 })
 }
+
+// What is found by name only is not in the way of clients that give no name.
+func TestExportsByNameOnly(t *testing.T) {
+	r := start(t, blocktest.NewMem(8*mib), nbd.Options{})
+	if err := r.AddExport("data@view", blocktest.NewMem(mib), nbd.ExportOptions{ReadOnly: true, ByNameOnly: true}); err != nil {
+		t.Fatal(err)
+	}
+	for name, size := range map[string]int64{"": 8 * mib, "data": 8 * mib, "data@view": mib} {
+		c, err := nbdclient.Dial(r.export(name))
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if c.Size() != size {
+			t.Errorf("%q has %d bytes, not %d", name, c.Size(), size)
+		}
+		c.Close()
+	}
+	if err := r.RemoveExport("data"); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := nbdclient.Dial(r.export("")); err == nil {
+		t.Errorf("without a name a view of %d bytes is found", c.Size())
+		c.Close()
+	}
+}
