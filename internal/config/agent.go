@@ -34,8 +34,7 @@ type Listen struct {
 
 // API is the control interface for the command line of this server.
 type API struct {
-	Socket string `toml:"socket"` // unix socket, for root and the group
-	Group  string `toml:"group"`  // of those who may use it besides root, if the machine has it; "": nobody
+	Socket string `toml:"socket"` // unix socket, mode 0600
 }
 
 // NBD says where applications of this server reach the volumes whose source it is.
@@ -101,7 +100,7 @@ func Default() *Agent {
 		Encryption: On,
 		LowLatency: On,
 		Listen:     Listen{Address: "0.0.0.0:7401"},
-		API:        API{Socket: "/run/keelson/agent.sock", Group: "keelson"},
+		API:        API{Socket: "/run/keelson/agent.sock"},
 		NBD:        NBD{Socket: "/run/keelson/nbd.sock"},
 		TLS:        TLS{CA: "/etc/keelson/ca.crt", Cert: "/etc/keelson/node.crt", Key: "/etc/keelson/node.key"},
 		Limits:     DefaultLimits(),

@@ -177,12 +177,11 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	if err != nil {
 		return errors.Join(err, n.events.Close(), n.cluster.Close())
 	}
-	local, err := n.listenLocal(n.cfg.API.Socket, n.cfg.API.Group)
+	local, err := n.listenSocket(n.cfg.API.Socket)
 	if err != nil {
 		return errors.Join(err, n.end())
 	}
-	api := &http.Server{Handler: api.NewAuditedHandler(&service{n}, n.noteAudit), ConnContext: localContext, ReadHeaderTimeout: 10 * time.Second,
-		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
+	api := &http.Server{Handler: api.NewHandler(&service{n}), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
 	pid := filepath.Join(n.cfg.State, "agent.pid")
 	defer func() {
 		stop()
@@ -252,6 +251,24 @@ func (n *Node) machineConfig() mirror.Config {
 		Self: n.cfg.Node, HoldMax: time.Duration(l.HoldMax), JoinWait: time.Duration(l.JoinWait), BootWait: time.Duration(l.BootWait),
 		RetryMin: time.Duration(l.RetryMin), RetryMax: time.Duration(l.RetryMax),
 	}
+}
+
+// listenSocket listens on a unix socket that only root may use. A socket that a killed agent left is replaced; the
+// state directory's lock says that no agent of this directory lives.
+func (n *Node) listenSocket(path string) (net.Listener, error) {
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("socket %s is in use by another process; stop it, or configure another path", path)
+	}
+	_ = os.Remove(path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w; choose a shorter or writable path", path, err)
+	}
+	return l, os.Chmod(path, 0o600)
 }
 
 func (n *Node) listenNBD() error {

@@ -25,9 +25,6 @@ type Fake struct {
 	OnSalvages     func(context.Context, api.VolumeName) (*api.Salvages, error)
 	OnSalvage      func(context.Context, api.SalvageChange) (*api.SalvageResult, error)
 	OnView         func(context.Context, api.ViewChange) (*api.View, error)
-	OnAudit        func(context.Context, api.AuditQuery, func(api.AuditLine) error) error
-	OnUsers        func(context.Context) (*api.Users, error)
-	OnChangeUser   func(context.Context, api.UserChange) (*api.Users, error)
 	OnSwitchover   func(context.Context, api.Switchover, func(api.SwitchoverStep)) (*api.SwitchoverResult, error)
 }
 
