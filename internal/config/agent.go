@@ -4,18 +4,20 @@ import "time"
 
 // Agent is the configuration of one server's agent. After Load every path is absolute and every limit is set.
 type Agent struct {
-	Node       string `toml:"node"`        // this server's name, as in its certificate
-	Cluster    string `toml:"cluster"`     // the cluster's id, as in its certificates
-	State      string `toml:"state"`       // directory of intent logs, settings and agent.pid
-	Encryption string `toml:"encryption"`  // On | Off
-	LowLatency string `toml:"low-latency"` // On | Off: processors are kept from sleep while mirrored writes are under way
-	Listen     Listen `toml:"listen"`
-	API        API    `toml:"api"`
-	NBD        NBD    `toml:"nbd"`
-	TLS        TLS    `toml:"tls"`
-	Peers      []Peer `toml:"peer"`
-	Limits     Limits `toml:"limits"`
-	Log        Log    `toml:"log"`
+	Node       string  `toml:"node"`        // this server's name, as in its certificate
+	Cluster    string  `toml:"cluster"`     // the cluster's id, as in its certificates
+	State      string  `toml:"state"`       // directory of intent logs, settings and agent.pid
+	Encryption string  `toml:"encryption"`  // On | Off
+	LowLatency string  `toml:"low-latency"` // On | Off: processors are kept from sleep while mirrored writes are under way
+	Listen     Listen  `toml:"listen"`
+	API        API     `toml:"api"`
+	NBD        NBD     `toml:"nbd"`
+	Metrics    Metrics `toml:"metrics"`
+	Notify     Notify  `toml:"notify"`
+	TLS        TLS     `toml:"tls"`
+	Peers      []Peer  `toml:"peer"`
+	Limits     Limits  `toml:"limits"`
+	Log        Log     `toml:"log"`
 }
 
 // Values of Encryption and LowLatency.
@@ -42,6 +44,18 @@ type NBD struct {
 	Socket  string `toml:"socket"`  // unix socket, mode 0600
 	Address string `toml:"address"` // HOST:PORT of a TCP server besides; "": none
 	TLS     bool   `toml:"tls"`     // the TCP server demands TLS with a certificate of the cluster
+}
+
+// Metrics says where Prometheus finds this agent's metrics, besides the local socket.
+type Metrics struct {
+	Address string `toml:"address"` // HOST:PORT, plain HTTP; "": none
+}
+
+// Notify says who is told of events.
+type Notify struct {
+	Command string `toml:"command"` // path of an executable; "": none
+	Webhook string `toml:"webhook"` // URL; "": none
+	Level   string `toml:"level"`   // the least grave level that is told
 }
 
 // TLS are the PEM files of this server.
@@ -102,6 +116,7 @@ func Default() *Agent {
 		Listen:     Listen{Address: "0.0.0.0:7401"},
 		API:        API{Socket: "/run/keelson/agent.sock"},
 		NBD:        NBD{Socket: "/run/keelson/nbd.sock"},
+		Notify:     Notify{Level: "warning"},
 		TLS:        TLS{CA: "/etc/keelson/ca.crt", Cert: "/etc/keelson/node.crt", Key: "/etc/keelson/node.key"},
 		Limits:     DefaultLimits(),
 		Log:        Log{Level: "info", Format: "text"},

@@ -181,7 +181,7 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	if err != nil {
 		return errors.Join(err, n.end())
 	}
-	api := &http.Server{Handler: api.NewHandler(&service{n}), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
+	api := &http.Server{Handler: n.localHandler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
 	pid := filepath.Join(n.cfg.State, "agent.pid")
 	defer func() {
 		stop()
@@ -189,9 +189,10 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 		_ = os.Remove(pid)
 		n.log.Info("agent stopped", "node", n.cfg.Node)
 	}()
-	if err := n.listenNBD(); err != nil {
+	if err := errors.Join(n.listenNBD(), n.listenMetrics(ctx)); err != nil {
 		return err
 	}
+	n.notifies(ctx, n.cfg.Notify)
 	if err := os.WriteFile(pid, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o644); err != nil {
 		return err
 	}

@@ -22,6 +22,8 @@ const (
 	password   = "internal/password"
 	cluster    = "internal/cluster"
 	journal    = "internal/journal"
+	gauges     = "internal/gauges"
+	notify     = "internal/notify"
 )
 
 // entrances says for each room which other rooms it may enter (import). A room's own subfolders belong to it. A room
@@ -49,8 +51,10 @@ var entrances = map[string][]string{
 	password: {},
 	cluster:  {vfs, password},
 	journal:  {api, vfs},
+	gauges:   {api},
+	notify:   {api},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, awake, cluster, password, journal},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, awake, cluster, password, journal, gauges, notify},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, api, config, node,
