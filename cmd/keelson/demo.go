@@ -135,6 +135,7 @@ func whatNext(d *demo.Demo, source string, detach bool) string {
 	}
 	lines := []string{"Try next" + map[bool]string{true: ":", false: " (in another terminal):"}[detach],
 		"  export KEELSON_SOCKET=" + quote(demo.Socket(d.Dir, source)),
+		"  " + keelson + " web link    # prints an address that lets you in to the page, once",
 		"  " + keelson + " status --watch",
 		"  qemu-io -f raw -c 'write -P 0x5a 0 8M' -c flush " + quote(d.Device()) + "    # or any NBD client",
 		"  " + keelson + " mirror pause data --target c",

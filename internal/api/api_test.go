@@ -301,23 +301,6 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 }
 
-func TestViaIsSeen(t *testing.T) {
-	var seen []string
-	c := serve(t, &apitest.Fake{OnStatus: func(ctx context.Context) (*api.Status, error) {
-		seen = append(seen, api.Via(ctx))
-		return &api.Status{}, nil
-	}})
-	for _, c := range []*api.Client{c, c.Via("b")} {
-		if _, err := c.Status(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if fmt.Sprintf("%q", seen) != `["" "b"]` {
-		t.Errorf("%q", seen)
-	}
-}
-
-// post sends a raw request and returns status and error.
 func post(h http.Handler, method, path, kind string, body []byte) (int, *api.Error) {
 	r := httptest.NewRequest(method, path, bytes.NewReader(body))
 	r.Header.Set("Content-Type", kind)

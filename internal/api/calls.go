@@ -73,6 +73,18 @@ var calls = []Call{
 		}),
 	plain("ChangeView", "Attaches or detaches a read-only view of a copy or a salvage.", true,
 		func(ctx context.Context, s Service, r ViewChange) (*View, error) { return s.ChangeView(ctx, r) }),
+	stream("Audit", "Who did what, on every server, oldest first.", false,
+		func(ctx context.Context, s Service, q AuditQuery, item func(*AuditLine) error) (*Nothing, error) {
+			return &Nothing{}, s.Audit(ctx, q, func(l AuditLine) error { return item(&l) })
+		}),
+	plain("Users", "The users of the page.", false,
+		func(ctx context.Context, s Service, _ Nothing) (*Users, error) { return s.Users(ctx) }),
+	plain("ChangeUser", "Adds, changes or removes a user of the page, on every server.", true,
+		func(ctx context.Context, s Service, r UserChange) (*Users, error) { return s.ChangeUser(ctx, r) }),
+	plain("History", "The last hour of a volume in figures, and who was its source when.", false,
+		func(ctx context.Context, s Service, r VolumeName) (*History, error) { return s.History(ctx, r) }),
+	plain("WebLink", "A one-time address that lets its holder in to the page as administrator.", true,
+		func(ctx context.Context, s Service, _ LinkRequest) (*WebLink, error) { return s.WebLink(ctx) }),
 	stream("Switchover", "Makes another server the source, or shows the steps.", true,
 		func(ctx context.Context, s Service, r Switchover, item func(*SwitchoverStep) error) (*SwitchoverResult, error) {
 			return s.Switchover(ctx, r, func(step SwitchoverStep) { _ = item(&step) }) // who asked may be gone: the switchover goes on

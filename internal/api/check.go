@@ -101,6 +101,9 @@ func (q EventsQuery) Check() error {
 	if q.Level != "" && !slices.Contains(EventLevels, q.Level) {
 		return Errorf(Usage, "", "level %q is none of %s", q.Level, strings.Join(EventLevels, ", "))
 	}
+	if q.All && (q.Follow || q.After > 0) {
+		return Errorf(Usage, "", "events of all servers have no common numbers: they can be neither followed nor continued")
+	}
 	return nil
 }
 

@@ -175,6 +175,9 @@ func (c *Client) post(ctx context.Context, name string, request any) (body io.Re
 	r.Header.Set("Content-Type", contentTypeJSON)
 	if c.via != "" {
 		r.Header.Set(viaHeader, c.via)
+		if who, err := json.Marshal(CallerOf(ctx)); err == nil && len(who) <= callerBytesMax {
+			r.Header.Set(callerHeader, string(who))
+		}
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		r.Header.Set(timeoutHeader, strconv.FormatInt(max(0, time.Until(deadline).Milliseconds()), 10))

@@ -39,14 +39,19 @@ func Via(ctx context.Context) string {
 // handler serves the calls of a Service.
 type handler struct {
 	service Service
+	audit   Auditor // may be nil
 	calls   map[string]*Call
 	plain   chan struct{} // a token for each plain call
 	streams chan struct{} // a token for each stream
 }
 
 // NewHandler offers a Service over HTTP: POST /v1/CALL. It limits bodies, calls at once, and the time a call takes.
-func NewHandler(s Service) http.Handler {
-	h := &handler{service: s, calls: map[string]*Call{}, plain: make(chan struct{}, callsMax), streams: make(chan struct{}, streamsMax)}
+func NewHandler(s Service) http.Handler { return NewAuditedHandler(s, nil) }
+
+// NewAuditedHandler is NewHandler whose calls that change something are each noted as they end, unless another agent
+// passed them on: it has noted them.
+func NewAuditedHandler(s Service, audit Auditor) http.Handler {
+	h := &handler{service: s, audit: audit, calls: map[string]*Call{}, plain: make(chan struct{}, callsMax), streams: make(chan struct{}, streamsMax)}
 	for i := range calls {
 		h.calls[calls[i].Name] = &calls[i]
 	}
@@ -86,8 +91,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // callContext ends when the caller goes away or its time is over.
 func callContext(r *http.Request, call *Call) (context.Context, context.CancelFunc) {
 	ctx := r.Context()
-	if via := r.Header.Get(viaHeader); via != "" {
-		ctx = context.WithValue(ctx, viaKey{}, via)
+	if node, ok := ctx.Value(peerKey{}).(string); ok { // nobody else's word counts on who called
+		ctx = WithCaller(ctx, Caller{Kind: CallerPeer, Name: node})
+		if r.Header.Get(viaHeader) != "" {
+			ctx = passedOn(context.WithValue(ctx, viaKey{}, node), r.Header)
+		}
 	}
 	limit := callTimeMax
 	if ms, err := strconv.ParseInt(r.Header.Get(timeoutHeader), 10, 64); err == nil && ms >= 0 && ms < int64(limit/time.Millisecond) {
@@ -102,7 +110,17 @@ func callContext(r *http.Request, call *Call) (context.Context, context.CancelFu
 // error before it has a status of its own.
 func (h *handler) serve(ctx context.Context, w http.ResponseWriter, r *http.Request, call *Call) {
 	lines := &lineWriter{w: w, control: http.NewResponseController(w)}
-	result, err := call.serve(ctx, h.service, func(into any) error { return decodeRequest(w, r, into) }, lines.write)
+	var request any // once it was read
+	result, err := call.serve(ctx, h.service, func(into any) error {
+		err := decodeRequest(w, r, into)
+		if err == nil {
+			request = into
+		}
+		return err
+	}, lines.write)
+	if request != nil && h.audit != nil && call.Changes && Via(ctx) == "" {
+		h.audit(ctx, Audited(ctx, call.Name, request, err))
+	}
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):

@@ -22,8 +22,18 @@ type Service interface {
 	ChangeSalvage(ctx context.Context, r SalvageChange) (*SalvageResult, error)
 	// ChangeView attaches or detaches a read-only view of a copy or a salvage.
 	ChangeView(ctx context.Context, r ViewChange) (*View, error)
+	// History is the last hour of a volume in figures, and who was its source when.
+	History(ctx context.Context, r VolumeName) (*History, error)
+	// WebLink makes a one-time address of the page.
+	WebLink(ctx context.Context) (*WebLink, error)
 	// Switchover calls step as steps begin and end.
 	Switchover(ctx context.Context, r Switchover, step func(SwitchoverStep)) (*SwitchoverResult, error)
+
+	// Audit calls fn for each line of all servers, oldest first.
+	Audit(ctx context.Context, q AuditQuery, fn func(AuditLine) error) error
+	// Users of the page, and changes of them; both return all that there are then.
+	Users(ctx context.Context) (*Users, error)
+	ChangeUser(ctx context.Context, r UserChange) (*Users, error)
 }
 
 // Code classifies an error; it is the exit code of the command line (CONTRACT: 0 done ... 5).

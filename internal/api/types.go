@@ -38,6 +38,7 @@ type VolumeStatus struct {
 	InSync       []string         `json:"in_sync"`
 	Encryption   string           `json:"encryption"` // on | off
 	Devices      []DeviceStatus   `json:"devices"`
+	Clients      []ClientStatus   `json:"clients,omitempty"` // who uses the device at the source
 	Mirrors      []MirrorStatus   `json:"mirrors"`
 	Switchover   []Candidate      `json:"switchover"`
 	Plan         *PlanStatus      `json:"plan,omitempty"` // a switchover under way
@@ -53,6 +54,12 @@ type DeviceStatus struct {
 	Address string `json:"address"`
 }
 
+// ClientStatus is one that has the device open.
+type ClientStatus struct {
+	Remote string    `json:"remote"` // its address, or the process at the other end of a unix socket
+	Since  time.Time `json:"since"`
+}
+
 // MirrorStatus is one mirror.
 type MirrorStatus struct {
 	Source         string        `json:"source"`
@@ -66,6 +73,7 @@ type MirrorStatus struct {
 	Promotable     bool          `json:"promotable"`
 	AsOf           time.Time     `json:"as_of"`
 	BytesOnWire    int64         `json:"bytes_on_wire"` // of this session, source to target, all frames
+	QueuedBytes    int64         `json:"queued_bytes"`  // frames that wait for the socket now
 	QueueBytes     int64         `json:"queue_bytes"`   // limit; 0: the default
 	RateBytes      int64         `json:"rate_bytes"`
 	ResyncRate     int64         `json:"resync_rate_bytes"`
@@ -193,4 +201,5 @@ type EventsQuery struct {
 	After  uint64    `json:"after"`          // only those with a greater Seq
 	Limit  int       `json:"limit"`          // newest ones; 0: all kept
 	Follow bool      `json:"follow"`
+	All    bool      `json:"all,omitempty"` // of every server that can be reached, by time; not with Follow or After
 }

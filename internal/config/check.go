@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -45,8 +44,7 @@ func (a *Agent) check() []Problem {
 	c.socket(a.NBD.Socket, "nbd.socket")
 	c.that(a.API.Socket != a.NBD.Socket, "nbd.socket", "is that of api.socket: each needs its own")
 	c.that(!a.NBD.TLS || a.NBD.Address != "", "nbd.tls", "needs nbd.address: a unix socket has no TLS")
-	c.oneOf(a.Notify.Level, "notify.level", "info", "warning", "error")
-	c.webhook(a.Notify.Webhook, "notify.webhook")
+	c.that((a.Web.Cert == "") == (a.Web.Key == ""), "web.web-key", "web-cert and web-key belong together: give both or neither")
 	c.addresses(a)
 	c.limits(&a.Limits)
 	return c
@@ -59,14 +57,6 @@ func (c *checker) oneOf(value, key string, values ...string) {
 func (c *checker) socket(path, key string) {
 	c.that(path != "", key, "missing: the path of a unix socket")
 	c.that(len(path) <= SocketPathBytesMax, key, "%s has %d bytes: the path of a unix socket may have %d", path, len(path), SocketPathBytesMax)
-}
-
-func (c *checker) webhook(text, key string) {
-	if text == "" {
-		return
-	}
-	u, err := url.Parse(text)
-	c.that(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", key, "%q is no address of a web server: write it as https://HOST/PATH", text)
 }
 
 // addresses checks the forms of all addresses and that no two servers, and no two ports here, have the same one.
@@ -88,8 +78,8 @@ func (c *checker) addresses(a *Agent) {
 	if a.NBD.Address != "" {
 		claim(a.NBD.Address, "nbd.address", "nbd.address")
 	}
-	if a.Metrics.Address != "" {
-		claim(a.Metrics.Address, "metrics.address", "metrics.address")
+	if a.Web.Address != "" {
+		claim(a.Web.Address, "web.address", "web.address")
 	}
 	names := map[string]bool{a.Node: true}
 	for i, p := range a.Peers {

@@ -29,6 +29,7 @@ func Example() *Agent {
 	a := Default()
 	a.Node, a.Cluster = "a", "5f0c1e0e9b3a4c63"
 	a.Listen.Address = "10.0.0.1:7401"
+	a.Web.Address = "10.0.0.1:7443"
 	a.Peers = []Peer{{"b", "10.0.0.2:7401"}, {"c", "10.0.0.3:7401"}}
 	return a
 }

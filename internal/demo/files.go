@@ -54,20 +54,22 @@ func readdress(dir string) error {
 	return address(dir, agents)
 }
 
-// address gives each agent a free port, tells all peers, and writes the configurations.
+// address gives each agent free ports, tells all peers, and writes the configurations.
 func address(dir string, agents map[string]*config.Agent) error {
-	addresses := map[string]string{}
+	addresses, pages := map[string]string{}, map[string]string{}
 	for _, node := range Nodes {
-		l, err := listenFree()
-		if err != nil {
-			return err
+		for _, of := range []map[string]string{addresses, pages} {
+			l, err := listenFree()
+			if err != nil {
+				return err
+			}
+			defer l.Close() // only when all have theirs, so that no two get the same
+			of[node] = l.Addr().String()
 		}
-		defer l.Close() // only when all have theirs, so that no two get the same
-		addresses[node] = l.Addr().String()
 	}
 	for _, node := range Nodes {
 		a := agents[node]
-		a.Listen.Address, a.Peers = addresses[node], nil
+		a.Listen.Address, a.Web.Address, a.Peers = addresses[node], pages[node], nil
 		for _, other := range Nodes {
 			if other != node {
 				a.Peers = append(a.Peers, config.Peer{Name: other, Address: addresses[other]})

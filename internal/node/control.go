@@ -67,7 +67,7 @@ type nothing struct{}
 // that another agent passes on.
 func (n *Node) control() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/v1/", api.NewHandler(&service{n}))
+	mux.Handle("/v1/", api.NewAuditedHandler(&service{n}, n.noteAudit))
 	handle(mux, "state", func(_ context.Context, from string, s *nodeState) (nodeState, error) {
 		n.heard(n.peers[from], *s)
 		return n.state(), nil
@@ -99,7 +99,7 @@ func (n *Node) onlyPeers(next http.Handler) http.Handler {
 			_ = json.NewEncoder(w).Encode(api.ErrorDocument{Error: e})
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(api.WithPeer(r.Context(), from)))
 	})
 }
 

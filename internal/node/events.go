@@ -8,6 +8,9 @@ import (
 
 // Events implements api.Service.
 func (s *service) Events(ctx context.Context, q api.EventsQuery, fn func(api.Event) error) error {
+	if q.All {
+		return s.allEvents(ctx, q, fn)
+	}
 	for {
 		events, more := s.n.events.After(q)
 		for _, e := range events {

@@ -56,6 +56,7 @@ type Node struct {
 	mu      sync.Mutex
 	volumes map[string]*vol  // by name
 	broken  map[string]error // volumes that could not be opened
+	page    *page            // nil: none is configured
 	changed chan struct{}    // closed and replaced at every change that status shows
 }
 
@@ -177,11 +178,12 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	if err != nil {
 		return errors.Join(err, n.events.Close(), n.cluster.Close())
 	}
-	local, err := n.listenSocket(n.cfg.API.Socket)
+	local, err := n.listenLocal(n.cfg.API.Socket, n.cfg.API.Group)
 	if err != nil {
 		return errors.Join(err, n.end())
 	}
-	api := &http.Server{Handler: n.localHandler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
+	api := &http.Server{Handler: api.NewAuditedHandler(&service{n}, n.noteAudit), ConnContext: localContext, ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
 	pid := filepath.Join(n.cfg.State, "agent.pid")
 	defer func() {
 		stop()
@@ -189,10 +191,12 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 		_ = os.Remove(pid)
 		n.log.Info("agent stopped", "node", n.cfg.Node)
 	}()
-	if err := errors.Join(n.listenNBD(), n.listenMetrics(ctx)); err != nil {
+	if err := n.listenNBD(); err != nil {
 		return err
 	}
-	n.notifies(ctx, n.cfg.Notify)
+	if err := n.openPage(ctx); err != nil {
+		return err
+	}
 	if err := os.WriteFile(pid, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o644); err != nil {
 		return err
 	}
@@ -201,6 +205,7 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	if n.cfg.LowLatency == config.On {
 		n.spawn(func() { awake.Keep(ctx, awake.Device, n.urgent, n.log) })
 	}
+	n.spawn(func() { n.sample(ctx) })
 	n.spawn(func() { _ = api.Serve(local) })
 	n.log.Info("agent started", "node", n.cfg.Node, "cluster", n.id.Cluster, "version", n.version, "listen", n.server.Addr(), "socket", n.cfg.API.Socket)
 	<-ctx.Done()
@@ -252,24 +257,6 @@ func (n *Node) machineConfig() mirror.Config {
 		Self: n.cfg.Node, HoldMax: time.Duration(l.HoldMax), JoinWait: time.Duration(l.JoinWait), BootWait: time.Duration(l.BootWait),
 		RetryMin: time.Duration(l.RetryMin), RetryMax: time.Duration(l.RetryMax),
 	}
-}
-
-// listenSocket listens on a unix socket that only root may use. A socket that a killed agent left is replaced; the
-// state directory's lock says that no agent of this directory lives.
-func (n *Node) listenSocket(path string) (net.Listener, error) {
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		_ = c.Close()
-		return nil, fmt.Errorf("socket %s is in use by another process; stop it, or configure another path", path)
-	}
-	_ = os.Remove(path)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("socket %s: %w; choose a shorter or writable path", path, err)
-	}
-	return l, os.Chmod(path, 0o600)
 }
 
 func (n *Node) listenNBD() error {

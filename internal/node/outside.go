@@ -44,7 +44,7 @@ func (n *Node) Close() error { return n.end() }
 // end stops everything that works for peers and volumes, and waits for it.
 func (n *Node) end() error {
 	n.stop()
-	err := errors.Join(n.closeVolumes(), n.server.Close(), n.nbd.Close())
+	err := errors.Join(n.closePage(), n.closeVolumes(), n.server.Close(), n.nbd.Close())
 	n.wg.Wait()
 	for _, p := range n.peers {
 		p.http.CloseIdleConnections()

@@ -54,7 +54,7 @@ func (s *service) Watch(ctx context.Context, fn func(*api.Status) error) error {
 
 func (n *Node) status() *api.Status {
 	now := time.Now()
-	s := &api.Status{Cluster: n.id.Cluster, Node: n.cfg.Node, Version: n.version, Volumes: []api.VolumeStatus{},
+	s := &api.Status{Cluster: n.id.Cluster, Node: n.cfg.Node, Version: n.version, Web: n.pageURL(), Volumes: []api.VolumeStatus{},
 		Nodes: []api.NodeStatus{{Name: n.cfg.Node, Address: n.cfg.Listen.Address, Reachable: true, Heard: now.UTC()}}}
 	here := map[string]bool{}
 	for _, a := range n.all() {
@@ -94,6 +94,9 @@ func (a *vol) status(now time.Time) api.VolumeStatus {
 		Mirrors: []api.MirrorStatus{}, Switchover: []api.Candidate{}, Counters: st.Counters, HotExtents: st.HotExtents, UnknownBytes: st.Unknown,
 	}
 	s.State, s.Views = stateOf(view, a.failed()), a.viewsNow()
+	for _, c := range a.n.nbd.Connections(a.name) {
+		s.Clients = append(s.Clients, api.ClientStatus{Remote: c.Remote, Since: c.Since.UTC()})
+	}
 	if err := a.failed(); err != nil {
 		s.Reason = err.Error()
 	}
@@ -133,6 +136,7 @@ func (a *vol) fromSource(s *api.VolumeStatus) {
 	own := s.Mirrors
 	s.Mirrors = slices.Clone(theirs.Mirrors)
 	if up {
+		s.Clients = theirs.Clients
 		s.Switchover = slices.Clone(theirs.Switchover)
 		s.Plan = theirs.Plan
 		return
@@ -198,7 +202,7 @@ func (n *Node) addresses(name string) []string {
 func mirrorStatus(m mirror.MirrorView, l volume.LinkStatus, now time.Time) api.MirrorStatus {
 	s := api.MirrorStatus{
 		Source: m.Source, Target: m.Target, Mode: string(m.Mode), State: string(m.State), Reason: m.Reason, Position: l.Position,
-		LagBytes: l.LagBytes, LagSeconds: l.LagTime.Seconds(), Promotable: m.State == mirror.Mirroring, AsOf: now.UTC(), BytesOnWire: l.WireBytes,
+		LagBytes: l.LagBytes, LagSeconds: l.LagTime.Seconds(), Promotable: m.State == mirror.Mirroring, AsOf: now.UTC(), BytesOnWire: l.WireBytes, QueuedBytes: l.Queued,
 	}
 	if r := l.Resync; r != nil {
 		s.Resync = resyncStatus(*r)

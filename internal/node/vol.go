@@ -26,6 +26,7 @@ type vol struct {
 	m       *mirror.Machine // the loop's
 	session string          // prefix of session names
 	view    atomic.Pointer[mirror.View]
+	samples samples // of the last hour
 	leaving atomic.Bool
 
 	applying chan struct{} // a slot for the one write of a salvage that another server may have under way here

@@ -16,7 +16,7 @@ func (v *Volume) submitFlush(r *block.Request) {
 			r.Err = v.failed
 		}
 		v.mu.Unlock()
-		v.finish(r)
+		r.By.Complete(r)
 		return
 	}
 	r.Number, r.Local, r.Err = v.prefix(), true, nil

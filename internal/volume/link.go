@@ -270,7 +270,7 @@ func (l *link) acked(written, durable uint64) {
 		v.freed.Broadcast()
 	}
 	v.mu.Unlock()
-	l.v.finishAll(&out)
+	out.complete()
 	v.post(tell)
 }
 

@@ -19,6 +19,7 @@ type LinkStatus struct {
 	LagBytes  int64
 	LagTime   time.Duration
 	WireBytes int64
+	Queued    int64         // bytes that wait for the socket
 	Resync    *ResyncStatus // the newest that compared or moved anything; nil if none
 }
 
@@ -92,7 +93,7 @@ func (v *Volume) Status(now time.Time) Status {
 		s.Links[name] = LinkStatus{Resync: &r}
 	}
 	for _, l := range v.links {
-		ls := LinkStatus{Session: l.session, Up: true, InStep: l.inStep, Position: l.written, WireBytes: l.stream.Sent()}
+		ls := LinkStatus{Session: l.session, Up: true, InStep: l.inStep, Position: l.written, WireBytes: l.stream.Sent(), Queued: l.stream.QueuedBytes()}
 		ls.LagBytes, ls.LagTime = l.lag.behind(now)
 		if !l.inStep {
 			ls.LagBytes += min(l.set.Len()<<v.region, v.size)

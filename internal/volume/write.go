@@ -24,10 +24,6 @@ const batchMax = 128
 
 // Submit implements block.Device.
 func (v *Volume) Submit(batch []*block.Request) {
-	now := v.clock()
-	for _, r := range batch {
-		r.Began = now
-	}
 	for len(batch) > 0 {
 		r := batch[0]
 		switch {
@@ -70,7 +66,7 @@ func (v *Volume) change(rs []*block.Request) {
 	if err := v.admit(rs); err != nil {
 		for _, r := range rs {
 			r.Err = err
-			v.finish(r)
+			r.By.Complete(r)
 		}
 		return
 	}
@@ -117,7 +113,7 @@ func (v *Volume) change(rs []*block.Request) {
 	v.freed.Broadcast()
 	tell := v.blockedNow()
 	v.mu.Unlock()
-	v.finishAll(&out)
+	out.complete()
 	if kick {
 		v.kickFlusher()
 	}
@@ -289,7 +285,7 @@ func (v *Volume) splitLong(r *block.Request) {
 		<-part.ready
 		r.Err = q.Err
 	}
-	v.finish(r)
+	r.By.Complete(r)
 }
 
 // longPart waits for one part of a long request.

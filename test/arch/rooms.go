@@ -18,12 +18,11 @@ const (
 	api        = "internal/api"
 	config     = "internal/config"
 	node       = "internal/node"
+	web        = "internal/web"
 	awake      = "internal/awake"
 	password   = "internal/password"
 	cluster    = "internal/cluster"
 	journal    = "internal/journal"
-	gauges     = "internal/gauges"
-	notify     = "internal/notify"
 )
 
 // entrances says for each room which other rooms it may enter (import). A room's own subfolders belong to it. A room
@@ -51,10 +50,10 @@ var entrances = map[string][]string{
 	password: {},
 	cluster:  {vfs, password},
 	journal:  {api, vfs},
-	gauges:   {api},
-	notify:   {api},
+	// The page knows the cluster only by the control interface; users are what every member has.
+	web: {api, config, cluster, password},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, awake, cluster, password, journal, gauges, notify},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, awake, cluster, password, journal, web},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, api, config, node,

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"os/exec"
 	"testing"
@@ -179,15 +178,9 @@ func TestTwoAdministratorsAtOnce(t *testing.T) {
 // fio runs one job of fio's nbd engine against the node's device and fails the test if it reports an error.
 func (c *cluster) fio(node string, options ...string) {
 	c.t.Helper()
-	if err := c.fioJob(node, options...); err != nil {
-		c.t.Fatal(err)
-	}
-}
-
-func (c *cluster) fioJob(node string, options ...string) error {
 	uri, err := c.address(node)
 	if err != nil {
-		return err
+		c.t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), commandMax)
 	defer cancel()
@@ -195,7 +188,6 @@ func (c *cluster) fioJob(node string, options ...string) error {
 	cmd := exec.CommandContext(ctx, "fio", args...)
 	cmd.Dir = c.dir // where fio keeps the state of its verification
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("fio %v at %s: %w\n%s", options, node, err, out)
+		c.t.Fatalf("fio %v at %s: %v\n%s", options, node, err, out)
 	}
-	return nil
 }

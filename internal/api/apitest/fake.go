@@ -25,6 +25,11 @@ type Fake struct {
 	OnSalvages     func(context.Context, api.VolumeName) (*api.Salvages, error)
 	OnSalvage      func(context.Context, api.SalvageChange) (*api.SalvageResult, error)
 	OnView         func(context.Context, api.ViewChange) (*api.View, error)
+	OnAudit        func(context.Context, api.AuditQuery, func(api.AuditLine) error) error
+	OnUsers        func(context.Context) (*api.Users, error)
+	OnChangeUser   func(context.Context, api.UserChange) (*api.Users, error)
+	OnHistory      func(context.Context, api.VolumeName) (*api.History, error)
+	OnWebLink      func(context.Context) (*api.WebLink, error)
 	OnSwitchover   func(context.Context, api.Switchover, func(api.SwitchoverStep)) (*api.SwitchoverResult, error)
 }
 
@@ -156,4 +161,20 @@ func (f *Fake) PlanResolve(ctx context.Context, r api.ResolveSplitBrain) (*api.R
 		return nil, notFaked("PlanResolve")
 	}
 	return f.OnPlanResolve(ctx, r)
+}
+
+// History implements api.Service.
+func (f *Fake) History(ctx context.Context, r api.VolumeName) (*api.History, error) {
+	if f.OnHistory == nil {
+		return nil, notFaked("History")
+	}
+	return f.OnHistory(ctx, r)
+}
+
+// WebLink implements api.Service.
+func (f *Fake) WebLink(ctx context.Context) (*api.WebLink, error) {
+	if f.OnWebLink == nil {
+		return nil, notFaked("WebLink")
+	}
+	return f.OnWebLink(ctx)
 }
