@@ -76,3 +76,24 @@ func (f *memFile) clearFrom(size int64) {
 		}
 	}
 }
+
+// Peek is one sector of a file: as the running system sees it, and as it is on the disk for sure. It asks no hook.
+func (m *Mem) Peek(path string, sector int64) (now, durable [SectorBytes]byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.names[filepath.Clean(path)]
+	if f == nil {
+		return now, durable
+	}
+	if s := f.sector(sector); s != nil {
+		now = *s
+	}
+	durable = now
+	if past, ok := f.unsynced[sector]; ok {
+		durable = [SectorBytes]byte{}
+		if past[0] != nil {
+			durable = *past[0]
+		}
+	}
+	return now, durable
+}

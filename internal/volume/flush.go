@@ -5,8 +5,8 @@ import (
 	"keelson/internal/lineage"
 )
 
-// submitFlush: the flush covers every write answered before now. Its number is the last one used: it completes when
-// everything up to there is durable here and at every sync target in step.
+// submitFlush: the flush covers every write answered before now: it completes when everything up to its number
+// is durable here and at every sync target in step.
 func (v *Volume) submitFlush(r *block.Request) {
 	v.stats.flushes.Add(1)
 	v.mu.Lock()
@@ -19,15 +19,15 @@ func (v *Volume) submitFlush(r *block.Request) {
 		r.By.Complete(r)
 		return
 	}
-	r.Number, r.Local, r.Err = v.prefix(), true, nil
+	r.Number, r.Local, r.Err = max(v.prefix(), v.answered), true, nil
 	v.flushTo = max(v.flushTo, r.Number)
 	v.flushes.push(r)
 	v.mu.Unlock()
 	v.kickFlusher()
 }
 
-// prefix is the number up to which every write is on this disk (perhaps not durable). Nothing above it is answered:
-// ordinary writes are answered in the order of their numbers, FUA ones when everything up to them is durable. mu is held.
+// prefix is the number up to which every write is on this disk (perhaps not durable). Above it ordinary writes may be
+// answered already, while a FUA write before them is not yet done. mu is held.
 func (v *Volume) prefix() uint64 {
 	n := v.number
 	for _, s := range v.active {
