@@ -7,6 +7,7 @@ import (
 
 	"keelson/internal/api"
 	"keelson/internal/config"
+	"keelson/internal/mirror"
 	"keelson/internal/peer"
 	"keelson/internal/vfs"
 	"keelson/internal/volume"
@@ -59,6 +60,14 @@ func (n *Node) Service() api.Service { return &service{n} }
 func (n *Node) Volume(name string) *volume.Volume {
 	if a := n.find(name); a != nil {
 		return a.v
+	}
+	return nil
+}
+
+// View is what the machine of a volume shows, or nil if none of that name is open here.
+func (n *Node) View(name string) *mirror.View {
+	if a := n.find(name); a != nil {
+		return a.view.Load()
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"keelson/internal/lineage"
 	"keelson/internal/resync"
 	"keelson/internal/vfs"
 )
@@ -106,4 +107,13 @@ func (v *Volume) Status(now time.Time) Status {
 		s.Links[l.target] = ls
 	}
 	return s
+}
+
+// RegionVersion is the region's version as all servers name it: the zero generation and 0 if it is unknown.
+func (v *Volume) RegionVersion(region int64) (gen lineage.GenID, number uint64) {
+	version := v.log.Version(region)
+	if version == lineage.Unknown {
+		return lineage.GenID{}, 0
+	}
+	return v.log.GenByIndex(version.Index()), version.Number()
 }

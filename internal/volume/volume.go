@@ -140,8 +140,8 @@ type Volume struct {
 	stop     chan struct{}
 	done     sync.WaitGroup
 	readers  chan struct{} // slots for reads that wait for the disk
-	ckptMu   sync.Mutex    // one checkpoint at a time
-	genMu    sync.Mutex    // one generation begins at a time
+	ckptMu   turn          // one checkpoint at a time
+	genMu    turn          // one generation begins at a time
 	changed  atomic.Bool   // since the last checkpoint
 	stats    stats
 	resyncs  map[string]ResyncStatus // by target, the newest that compared or moved anything
@@ -152,6 +152,13 @@ type span struct {
 	off, end int64
 	number   uint64 // of the write; 0: a lock
 }
+
+// turn is a lock that is held while the disk works. It is a channel, so that in the simulator's time those who wait for
+// it are seen to wait.
+type turn chan struct{}
+
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }
 
 type nowaiter interface {
 	ReadNowait(p []byte, off int64) (int, bool, error)
@@ -270,7 +277,7 @@ func Open(o Options) (*Volume, error) {
 		name: h.Name, self: h.Node, path: h.Backing.Path, size: h.SizeBytes, disk: disk, log: log, o: o,
 		region: uint(bits.TrailingZeros64(uint64(h.RegionBytes))), extent: uint(bits.TrailingZeros64(uint64(h.ExtentBytes))),
 		regions: log.Regions(), wake: make(chan struct{}, 1), wantCkpt: make(chan struct{}, 1), stop: make(chan struct{}),
-		readers: make(chan struct{}, readersMax),
+		readers: make(chan struct{}, readersMax), ckptMu: make(turn, 1), genMu: make(turn, 1),
 	}
 	v.freed.L = &v.mu
 	v.nowait, _ = disk.(nowaiter)
