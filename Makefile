@@ -6,6 +6,7 @@ FUZZ_SECONDS ?= 60
 RAPID_CHECKS ?= 50000
 SWITCHOVERS ?= 200
 PG_ROUNDS ?= 10
+KILL_MINUTES ?= 10
 
 .PHONY: build demo test unit e2e fmt lint vet fuzz sim soak bench golden tour clean
 build:
@@ -45,7 +46,7 @@ sim:
 # The long form of the end-to-end tests, against a binary with the race detector.
 soak:
 	bash tools/deps.sh
-	$(GO) test -count=1 -timeout 3h -v ./test/e2e -args -switchovers=$(SWITCHOVERS) -pg-rounds=$(PG_ROUNDS) -race-binary
+	$(GO) test -count=1 -timeout 3h -v ./test/e2e -args -switchovers=$(SWITCHOVERS) -pg-rounds=$(PG_ROUNDS) -kill-minutes=$(KILL_MINUTES) -race-binary
 
 # The benchmarks of the packages, and the comparison with peers if it lies beside this checkout.
 bench: build

@@ -3,7 +3,10 @@
 // volume turns requests into disk writes and stream frames. It knows neither disks nor networks.
 package block
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Op is what a Request asks for.
 type Op uint8
@@ -63,10 +66,11 @@ type Request struct {
 	Tag    any    // the frontend's own
 
 	// Owned by the device while it has the request.
-	Number uint64   // of the volume's sequence (writes), or the number a flush waits for
-	Local  bool     // local part is done
-	Sum    uint32   // checksum of the payload
-	Next   *Request // in the device's queues
+	Began  time.Duration // when it was submitted, by the device's own clock
+	Number uint64        // of the volume's sequence (writes), or the number a flush waits for
+	Local  bool          // local part is done
+	Sum    uint32        // checksum of the payload
+	Next   *Request      // in the device's queues
 }
 
 // Completer receives requests that are done. Complete must not block and must not submit.

@@ -4,19 +4,21 @@ import "time"
 
 // Agent is the configuration of one server's agent. After Load every path is absolute and every limit is set.
 type Agent struct {
-	Node       string `toml:"node"`        // this server's name, as in its certificate
-	Cluster    string `toml:"cluster"`     // the cluster's id, as in its certificates
-	State      string `toml:"state"`       // directory of intent logs, settings and agent.pid
-	Encryption string `toml:"encryption"`  // On | Off
-	LowLatency string `toml:"low-latency"` // On | Off: processors are kept from sleep while mirrored writes are under way
-	Listen     Listen `toml:"listen"`
-	API        API    `toml:"api"`
-	NBD        NBD    `toml:"nbd"`
-	Web        Web    `toml:"web"`
-	TLS        TLS    `toml:"tls"`
-	Peers      []Peer `toml:"peer"`
-	Limits     Limits `toml:"limits"`
-	Log        Log    `toml:"log"`
+	Node       string  `toml:"node"`        // this server's name, as in its certificate
+	Cluster    string  `toml:"cluster"`     // the cluster's id, as in its certificates
+	State      string  `toml:"state"`       // directory of intent logs, settings and agent.pid
+	Encryption string  `toml:"encryption"`  // On | Off
+	LowLatency string  `toml:"low-latency"` // On | Off: processors are kept from sleep while mirrored writes are under way
+	Listen     Listen  `toml:"listen"`
+	API        API     `toml:"api"`
+	NBD        NBD     `toml:"nbd"`
+	Web        Web     `toml:"web"`
+	Metrics    Metrics `toml:"metrics"`
+	Notify     Notify  `toml:"notify"`
+	TLS        TLS     `toml:"tls"`
+	Peers      []Peer  `toml:"peer"`
+	Limits     Limits  `toml:"limits"`
+	Log        Log     `toml:"log"`
 }
 
 // Values of Encryption and LowLatency.
@@ -51,6 +53,18 @@ type Web struct {
 	Address string `toml:"address"`  // HOST:PORT; "": no page
 	Cert    string `toml:"web-cert"` // PEM file of a certificate that browsers trust; "": this server's own
 	Key     string `toml:"web-key"`
+}
+
+// Metrics says where Prometheus finds this agent's metrics, besides the local socket.
+type Metrics struct {
+	Address string `toml:"address"` // HOST:PORT, plain HTTP; "": none
+}
+
+// Notify says who is told of events.
+type Notify struct {
+	Command string `toml:"command"` // path of an executable; "": none
+	Webhook string `toml:"webhook"` // URL; "": none
+	Level   string `toml:"level"`   // the least grave level that is told
 }
 
 // TLS are the PEM files of this server.
@@ -111,6 +125,7 @@ func Default() *Agent {
 		Listen:     Listen{Address: "0.0.0.0:7401"},
 		API:        API{Socket: "/run/keelson/agent.sock", Group: "keelson"},
 		NBD:        NBD{Socket: "/run/keelson/nbd.sock"},
+		Notify:     Notify{Level: "warning"},
 		TLS:        TLS{CA: "/etc/keelson/ca.crt", Cert: "/etc/keelson/node.crt", Key: "/etc/keelson/node.key"},
 		Limits:     DefaultLimits(),
 		Log:        Log{Level: "info", Format: "text"},

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -45,6 +46,8 @@ func (a *Agent) check() []Problem {
 	c.that(a.API.Socket != a.NBD.Socket, "nbd.socket", "is that of api.socket: each needs its own")
 	c.that(!a.NBD.TLS || a.NBD.Address != "", "nbd.tls", "needs nbd.address: a unix socket has no TLS")
 	c.that((a.Web.Cert == "") == (a.Web.Key == ""), "web.web-key", "web-cert and web-key belong together: give both or neither")
+	c.oneOf(a.Notify.Level, "notify.level", "info", "warning", "error")
+	c.webhook(a.Notify.Webhook, "notify.webhook")
 	c.addresses(a)
 	c.limits(&a.Limits)
 	return c
@@ -57,6 +60,14 @@ func (c *checker) oneOf(value, key string, values ...string) {
 func (c *checker) socket(path, key string) {
 	c.that(path != "", key, "missing: the path of a unix socket")
 	c.that(len(path) <= SocketPathBytesMax, key, "%s has %d bytes: the path of a unix socket may have %d", path, len(path), SocketPathBytesMax)
+}
+
+func (c *checker) webhook(text, key string) {
+	if text == "" {
+		return
+	}
+	u, err := url.Parse(text)
+	c.that(err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "", key, "%q is no address of a web server: write it as https://HOST/PATH", text)
 }
 
 // addresses checks the forms of all addresses and that no two servers, and no two ports here, have the same one.
@@ -80,6 +91,9 @@ func (c *checker) addresses(a *Agent) {
 	}
 	if a.Web.Address != "" {
 		claim(a.Web.Address, "web.address", "web.address")
+	}
+	if a.Metrics.Address != "" {
+		claim(a.Metrics.Address, "metrics.address", "metrics.address")
 	}
 	names := map[string]bool{a.Node: true}
 	for i, p := range a.Peers {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -43,6 +44,7 @@ type Log struct {
 	seq    uint64
 	kept   []api.Event // the newest Max, oldest first
 	change chan struct{}
+	told   map[string]uint64 // since Open, by level
 	closed bool
 
 	wake   chan struct{} // the writer: there is more
@@ -53,7 +55,7 @@ type Log struct {
 // Open reads what is kept, and begins to write. A line that cannot be read is passed over and counted in an event; a
 // file that cannot be read or written is told in the agent's log and in an event: the agent works without.
 func Open(o Options) *Log {
-	l := &Log{o: o, change: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l := &Log{o: o, told: map[string]uint64{}, change: make(chan struct{}), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	l.writer = writer{fs: o.FS, dir: o.Dir, linesMax: o.Max}
 	events, damaged, err := l.writer.open()
 	l.kept = events[max(0, len(events)-o.Max):]
@@ -84,6 +86,7 @@ func (l *Log) Add(e api.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.seq++
+	l.told[e.Level]++
 	e.Seq, e.Time, e.Node = l.seq, l.o.Now().UTC(), l.o.Node
 	if len(l.kept) >= l.o.Max {
 		l.kept = append(l.kept[:0], l.kept[len(l.kept)-l.o.Max+1:]...)
@@ -114,6 +117,13 @@ func (l *Log) After(q api.EventsQuery) ([]api.Event, <-chan struct{}) {
 		out = out[len(out)-q.Limit:]
 	}
 	return out, l.change
+}
+
+// Told says how many events of each level there were since Open.
+func (l *Log) Told() map[string]uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.told)
 }
 
 // Close writes what is left and ends the writer.

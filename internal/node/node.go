@@ -182,7 +182,7 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	if err != nil {
 		return errors.Join(err, n.end())
 	}
-	api := &http.Server{Handler: api.NewAuditedHandler(&service{n}, n.noteAudit), ConnContext: localContext, ReadHeaderTimeout: 10 * time.Second,
+	api := &http.Server{Handler: n.localHandler(), ConnContext: localContext, ReadHeaderTimeout: 10 * time.Second,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)}
 	pid := filepath.Join(n.cfg.State, "agent.pid")
 	defer func() {
@@ -191,12 +191,13 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 		_ = os.Remove(pid)
 		n.log.Info("agent stopped", "node", n.cfg.Node)
 	}()
-	if err := n.listenNBD(); err != nil {
+	if err := errors.Join(n.listenNBD(), n.listenMetrics(ctx)); err != nil {
 		return err
 	}
 	if err := n.openPage(ctx); err != nil {
 		return err
 	}
+	n.notifies(ctx, n.cfg.Notify)
 	if err := os.WriteFile(pid, fmt.Appendf(nil, "%d\n", os.Getpid()), 0o644); err != nil {
 		return err
 	}

@@ -112,7 +112,7 @@ func (v *Volume) change1(change func()) {
 	v.freed.Broadcast()
 	tell := v.blockedNow()
 	v.mu.Unlock()
-	out.complete()
+	v.finishAll(&out)
 	v.post(tell)
 }
 
@@ -144,7 +144,7 @@ func (v *Volume) CloseDevice(why string) {
 	}
 	v.failWaiting(&out, block.ErrShutdown)
 	v.mu.Unlock()
-	out.complete()
+	v.finishAll(&out)
 }
 
 // Hold keeps new writes waiting; Drained is posted, with the plan unless that is "", when nothing is in flight and everything is answered.

@@ -16,7 +16,7 @@ func (v *Volume) submitFlush(r *block.Request) {
 			r.Err = v.failed
 		}
 		v.mu.Unlock()
-		r.By.Complete(r)
+		v.finish(r)
 		return
 	}
 	r.Number, r.Local, r.Err = max(v.prefix(), v.answered), true, nil

@@ -270,7 +270,7 @@ func (l *link) acked(written, durable uint64) {
 		v.freed.Broadcast()
 	}
 	v.mu.Unlock()
-	out.complete()
+	l.v.finishAll(&out)
 	v.post(tell)
 }
 

@@ -17,7 +17,7 @@ func (v *Volume) read(r *block.Request) {
 	v.mu.Unlock()
 	if err != nil {
 		r.Err = err
-		r.By.Complete(r)
+		v.finish(r)
 		return
 	}
 	if v.nowait != nil {
@@ -57,7 +57,7 @@ func (v *Volume) finishRead(r *block.Request, err error) {
 		v.fail(err)
 	}
 	r.Err = err
-	r.By.Complete(r)
+	v.finish(r)
 }
 
 // Extents implements block.Device.

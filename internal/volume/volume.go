@@ -144,6 +144,8 @@ type Volume struct {
 	genMu    turn          // one generation begins at a time
 	changed  atomic.Bool   // since the last checkpoint
 	stats    stats
+	latency  [block.Flush + 1]histogram // by operation
+	opened   time.Time
 	resyncs  map[string]ResyncStatus // by target, the newest that compared or moved anything
 }
 
@@ -277,7 +279,7 @@ func Open(o Options) (*Volume, error) {
 		name: h.Name, self: h.Node, path: h.Backing.Path, size: h.SizeBytes, disk: disk, log: log, o: o,
 		region: uint(bits.TrailingZeros64(uint64(h.RegionBytes))), extent: uint(bits.TrailingZeros64(uint64(h.ExtentBytes))),
 		regions: log.Regions(), wake: make(chan struct{}, 1), wantCkpt: make(chan struct{}, 1), stop: make(chan struct{}),
-		readers: make(chan struct{}, readersMax), ckptMu: make(turn, 1), genMu: make(turn, 1),
+		readers: make(chan struct{}, readersMax), ckptMu: make(turn, 1), genMu: make(turn, 1), opened: time.Now(),
 	}
 	v.freed.L = &v.mu
 	v.nowait, _ = disk.(nowaiter)

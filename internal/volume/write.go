@@ -24,6 +24,10 @@ const batchMax = 128
 
 // Submit implements block.Device.
 func (v *Volume) Submit(batch []*block.Request) {
+	now := v.clock()
+	for _, r := range batch {
+		r.Began = now
+	}
 	for len(batch) > 0 {
 		r := batch[0]
 		switch {
@@ -66,7 +70,7 @@ func (v *Volume) change(rs []*block.Request) {
 	if err := v.admit(rs); err != nil {
 		for _, r := range rs {
 			r.Err = err
-			r.By.Complete(r)
+			v.finish(r)
 		}
 		return
 	}
@@ -113,7 +117,7 @@ func (v *Volume) change(rs []*block.Request) {
 	v.freed.Broadcast()
 	tell := v.blockedNow()
 	v.mu.Unlock()
-	out.complete()
+	v.finishAll(&out)
 	if kick {
 		v.kickFlusher()
 	}
@@ -285,7 +289,7 @@ func (v *Volume) splitLong(r *block.Request) {
 		<-part.ready
 		r.Err = q.Err
 	}
-	r.By.Complete(r)
+	v.finish(r)
 }
 
 // longPart waits for one part of a long request.

@@ -23,6 +23,8 @@ const (
 	password   = "internal/password"
 	cluster    = "internal/cluster"
 	journal    = "internal/journal"
+	gauges     = "internal/gauges"
+	notify     = "internal/notify"
 )
 
 // entrances says for each room which other rooms it may enter (import). A room's own subfolders belong to it. A room
@@ -51,9 +53,11 @@ var entrances = map[string][]string{
 	cluster:  {vfs, password},
 	journal:  {api, vfs},
 	// The page knows the cluster only by the control interface; users are what every member has.
-	web: {api, config, cluster, password},
+	web:    {api, config, cluster, password},
+	gauges: {api},
+	notify: {api},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, awake, cluster, password, journal, web},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, awake, cluster, password, journal, gauges, notify, web},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, api, config, node,

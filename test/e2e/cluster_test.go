@@ -209,13 +209,17 @@ func (c *cluster) show() {
 		lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
 		c.t.Logf("--- %s: events\n%s%s", node, strings.Join(lines[max(0, len(lines)-60):], "\n"), r.stderr)
 	}
-	kept := filepath.Join(os.TempDir(), "keelson-e2e-failed")
-	_ = os.RemoveAll(kept)
+	kept := c.kept()
 	for _, node := range c.nodes {
 		_ = os.MkdirAll(filepath.Join(kept, node), 0o755)
 		_ = os.WriteFile(filepath.Join(kept, node, "log"), []byte(c.logs(node)), 0o644)
 	}
 	c.t.Logf("whole logs: %s", kept)
+}
+
+// kept is where the logs of a failed test stay.
+func (c *cluster) kept() string {
+	return filepath.Join(os.TempDir(), "keelson-e2e-failed", strings.ReplaceAll(c.t.Name(), "/", "-"))
 }
 
 // freeze stops the node's agent as a machine that hangs would, and returns what lets it go on.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"os/exec"
 	"testing"
@@ -178,9 +179,15 @@ func TestTwoAdministratorsAtOnce(t *testing.T) {
 // fio runs one job of fio's nbd engine against the node's device and fails the test if it reports an error.
 func (c *cluster) fio(node string, options ...string) {
 	c.t.Helper()
+	if err := c.fioJob(node, options...); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *cluster) fioJob(node string, options ...string) error {
 	uri, err := c.address(node)
 	if err != nil {
-		c.t.Fatal(err)
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), commandMax)
 	defer cancel()
@@ -188,6 +195,7 @@ func (c *cluster) fio(node string, options ...string) {
 	cmd := exec.CommandContext(ctx, "fio", args...)
 	cmd.Dir = c.dir // where fio keeps the state of its verification
 	if out, err := cmd.CombinedOutput(); err != nil {
-		c.t.Fatalf("fio %v at %s: %v\n%s", options, node, err, out)
+		return fmt.Errorf("fio %v at %s: %w\n%s", options, node, err, out)
 	}
+	return nil
 }

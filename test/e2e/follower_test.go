@@ -16,6 +16,7 @@ const (
 	followerWriters = 4
 	stripeBlocks    = 8                // of one writer; two writers share every 64 KiB region
 	requestMax      = 90 * time.Second // longer than any limit of the product: who waits longer waits for ever
+	nowhereMax      = 3 * time.Minute  // how long a volume may have no source while its servers are killed all the time
 )
 
 // follower is an application that uses a volume wherever it is. Each of its writers has a connection of its own, asks
@@ -90,26 +91,31 @@ func (f *follower) waitAnswers(n int64) {
 
 // connect finds the source and connects to its device, until ctx ends.
 func (f *follower) connect(ctx context.Context) (device, error) {
+	d, err := f.c.connect(ctx)
+	if d != nil {
+		f.connects.Add(1)
+	}
+	return d, err
+}
+
+// connect tries the NBD sockets of all nodes until one lets it in: a server that is not the source offers nothing. Returns nil
+// when ctx ends, an error when nobody lets it in for nowhereMax.
+func (c *cluster) connect(ctx context.Context) (device, error) {
 	var d device
-	err := until(settleMax, func() error {
+	err := until(nowhereMax, func() error {
 		if ctx.Err() != nil {
 			return nil
 		}
 		var errs []error
-		for _, node := range f.c.nodes {
-			uri, err := f.c.address(node)
-			if err == nil {
-				if d, err = dial(uri); err == nil {
-					return nil
-				}
+		for _, node := range c.nodes {
+			var err error
+			if d, err = dial("nbd+unix:///" + c.name + "?socket=" + c.path(node, "nbd.sock")); err == nil {
+				return nil
 			}
 			errs = append(errs, err)
 		}
 		return errors.Join(errs...)
 	})
-	if err == nil && d != nil {
-		f.connects.Add(1)
-	}
 	return d, err
 }
 
