@@ -181,7 +181,7 @@ func (a *vol) connect(ctx context.Context, e mirror.Dial) (*peer.Conn, wire.Hell
 	hello := wire.Hello{
 		Protocol: wire.Version, Cluster: a.n.id.Cluster, Volume: a.id, Name: a.name, Node: a.n.cfg.Node, Incarnation: a.n.id.Incarnation,
 		Session: fmt.Sprintf("%s-%d", a.session, e.Session), Encryption: a.n.cfg.Encryption, Term: h.Served, History: own.History,
-		Position: own.Position, Record: h.Record, SettingsVersion: h.Settings.Version, SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes,
+		Position: own.Position, Tenure: a.v.Tenure(), Record: h.Record, SettingsVersion: h.Settings.Version, SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes,
 	}
 	if m := h.Settings.Find(e.Target); m != nil {
 		hello.Mode = string(m.Mode)
@@ -269,7 +269,7 @@ func (a *vol) accept(id uint64) {
 			a.post(mirror.SessionEnded{ID: id, Why: failed.Error()})
 			return
 		}
-		err := a.v.Attach(in.conn, volume.SessionOptions{ID: id, From: in.hello.Node, History: in.hello.History, Position: in.hello.Position, Agreed: agreed, Kept: kept})
+		err := a.v.Attach(in.conn, volume.SessionOptions{ID: id, From: in.hello.Node, History: in.hello.History, Position: in.hello.Position, Tenure: in.hello.Tenure, Agreed: agreed, Kept: kept})
 		if err != nil { // the source will try again
 			_ = in.conn.Close(err)
 			a.post(mirror.SessionEnded{ID: id, Why: err.Error()})

@@ -202,7 +202,7 @@ func (v *Volume) versionOf(r int64) undo.Image {
 // inLineage reports that the image need not be kept: it is of a write that the source has (rule 28).
 func (v *Volume) inLineage(i *undo.Image, source lineageAt) bool {
 	if i.Unknown {
-		return v.omits(omitSalvageUnknown)
+		return source.followed || v.omits(omitSalvageUnknown)
 	}
 	return lineage.InLineage(i.Gen, i.Number, source.history, source.at)
 }

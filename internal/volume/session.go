@@ -43,6 +43,7 @@ type SessionOptions struct {
 	From     string
 	History  lineage.History  // of the source, at its hello
 	Position lineage.Position // ... and its position: what of its newest generation needs no salvage
+	Tenure   lineage.GenID    // the generation that the source is in, zero if it has begun none
 	Agreed   lineage.Position // where this replica agrees with it (rule 12)
 	Kept     lineage.History  // this replica's history up to there
 }
@@ -50,7 +51,7 @@ type SessionOptions struct {
 // Attach begins a session: the volume applies what the stream brings until it ends or DropSession is called. There is at
 // most one at a time: the caller has dropped the one before. SessionEnded is posted when all its I/O is finished.
 func (v *Volume) Attach(stream Stream, o SessionOptions) error {
-	s := &session{v: v, stream: stream, from: o.From, id: o.ID, done: make(chan struct{}), source: lineageAt{o.History, o.Position}, agreed: o.Agreed, kept: o.Kept}
+	s := &session{v: v, stream: stream, from: o.From, id: o.ID, done: make(chan struct{}), source: lineageAt{o.History, o.Position, v.hasFollowed(o.Tenure)}, agreed: o.Agreed, kept: o.Kept}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.session != nil || v.serving || v.undo.busy {
@@ -268,7 +269,7 @@ func (s *session) end(text []byte) error {
 	}
 	v := s.v
 	if s.saver.mode != saveNothing {
-		if err := v.salvageImages(lineageAt{e.History, e.Position}, s.reason()); err != nil {
+		if err := v.salvageImages(lineageAt{e.History, e.Position, s.source.followed}, s.reason()); err != nil {
 			return err
 		}
 		v.crash("target-salvaged")
@@ -283,6 +284,7 @@ func (s *session) end(text []byte) error {
 	var settings lineage.Settings
 	err := v.checkpoint(true, func(h *intentlog.Header) {
 		h.History, h.Position, h.Consistent, h.Anchor = e.History, e.Position, consistentYes, nil
+		delete(h.Extra, extraForeign)
 		if h.Record.Epoch.Compare(e.Record.Epoch) < 0 {
 			h.Record = e.Record
 		}

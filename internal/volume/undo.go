@@ -323,7 +323,7 @@ func (t *tally) add(images []undo.Image) {
 
 // within reports that surely every image is in the lineage.
 func (t *tally) within(source lineageAt) bool {
-	if !t.complete || t.unknown {
+	if !t.complete || t.unknown && !source.followed {
 		return false
 	}
 	for gen, number := range t.most {
@@ -336,8 +336,40 @@ func (t *tally) within(source lineageAt) bool {
 
 // lineageAt is a source's history and position: what is in it needs no salvage (rule 28).
 type lineageAt struct {
-	history lineage.History
-	at      lineage.Position
+	history  lineage.History
+	at       lineage.Position
+	followed bool // what is unknown here is in it as well (hasFollowed)
+}
+
+// extraForeign is in Header.Extra while the backing store holds what this replica never wrote: it was not as it was left (rule 9).
+const extraForeign = "foreign"
+
+// hasFollowed reports whether this replica had followed the source in the generation that it still is in. Then all that
+// it holds came from that source, which has lost nothing since: what a crash here made unknown needs no salvage. A source that
+// was started again, or took over, is in another generation (rule 1).
+func (v *Volume) hasFollowed(tenure lineage.GenID) bool {
+	h := v.log.Header()
+	if _, foreign := h.Extra[extraForeign]; foreign || tenure == (lineage.GenID{}) {
+		return false
+	}
+	history := h.History
+	if h.Consistent != consistentYes { // cut back (rule 12): what it was before the resync began counts
+		history = noteOf(h).History
+		if a := v.anchor(h); a != nil {
+			history = a.History
+		}
+	}
+	return history.Last().ID == tenure
+}
+
+// Tenure is the generation that this source is in, zero if it has begun none since it became source or was started.
+func (v *Volume) Tenure() lineage.GenID {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.index == 0 || !v.serving {
+		return lineage.GenID{}
+	}
+	return v.gen.ID
 }
 
 // noRoom reports that a limit, or the disk, is full.

@@ -281,6 +281,73 @@ func TestNoSalvageWithoutSurplus(t *testing.T) {
 	}
 }
 
+// TestWhatATargetGivesUpAfterACrash: what a target holds came from the tenure that its source still is in, so it gives nothing
+// up, however much of it a crash made unknown. If the source was started again, or the disk is another one, nobody knows.
+func TestWhatATargetGivesUpAfterACrash(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		salvages int
+		between  func(t *testing.T, a, b *server)
+	}{
+		{"the source goes on", 0, func(t *testing.T, a, b *server) { b.crash(true) }},
+		{"its process dies", 0, func(t *testing.T, a, b *server) { b.crash(false) }},
+		{"it crashes in the middle of the resync, too", 0, func(t *testing.T, a, b *server) {
+			b.crash(true)
+			put(t, a.v, 3*testRegion, random(7, 12*testRegion))
+			p, _ := nil2(a, b, 3)
+			_ = p.Close(errCut)
+			a.wait("LinkDown", is[mirror.LinkDown])
+			b.wait("SessionEnded", is[mirror.SessionEnded])
+			b.crash(true)
+		}},
+		{"the source is started again", 1, func(t *testing.T, a, b *server) {
+			b.crash(true)
+			a.crash(false)
+			a.serve(1)
+		}},
+		{"another source", 1, func(t *testing.T, a, b *server) {
+			b.crash(true)
+			a.serve(2)
+		}},
+		{"another disk", 1, func(t *testing.T, a, b *server) {
+			b.close()
+			p := random(9, testSize)
+			if err := b.fs.Remove("/s/data.img"); err != nil {
+				t.Fatal(err)
+			}
+			f, err := b.fs.Open("/s/data.img", vfs.Create|vfs.Exclusive)
+			if err == nil {
+				_, err = f.WriteAt(p, 0)
+				err = errors.Join(err, f.Close())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.open()
+			b.crash(false)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, b := quietServer(t, "a", 0), quietServer(t, "b", 0)
+			a.serve(1)
+			put(t, a.v, 0, random(1, testSize/2))
+			p := connect(a, b, lineage.Member{})
+			put(t, a.v, 0, random(2, 20*testRegion)) // hot at b
+			_ = p.Close(errCut)
+			a.wait("LinkDown", is[mirror.LinkDown])
+			b.wait("SessionEnded", is[mirror.SessionEnded])
+			c.between(t, a, b)
+			put(t, a.v, 5*testRegion, random(3, 10*testRegion))
+			connect(a, b, lineage.Member{})
+			flush(t, a.v)
+			same(t, a, b)
+			if list := b.v.Salvages(); len(list) != c.salvages {
+				t.Fatalf("%d salvages, not %d: %+v", len(list), c.salvages, list)
+			}
+		})
+	}
+}
+
 // nil2 begins a resync that is held after some changes.
 func nil2(from, to *server, changes int) (*pipe, int) {
 	var g *gate

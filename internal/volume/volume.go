@@ -19,9 +19,11 @@ package volume
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/bits"
 	"path/filepath"
 	"sync"
@@ -321,7 +323,16 @@ func openBacking(o Options, log *intentlog.Log, h intentlog.Header) (vfs.File, e
 			err = log.ForgetAll()
 		}
 		id.ChangeTime = 0
-		err = errors.Join(err, log.ClearClean(), log.Save(func(h *intentlog.Header) { h.Backing.Identity = id }))
+		err = errors.Join(err, log.ClearClean(), log.Save(func(h *intentlog.Header) {
+			h.Backing.Identity = id
+			if !same {
+				h.Extra = maps.Clone(h.Extra)
+				if h.Extra == nil {
+					h.Extra = map[string]json.RawMessage{}
+				}
+				h.Extra[extraForeign] = json.RawMessage("true")
+			}
+		}))
 	}
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())

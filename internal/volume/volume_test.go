@@ -138,7 +138,7 @@ func beginVia(s, t *server, m lineage.Member, full bool, via func(*pipe) Stream)
 	x, y := newPipe()
 	theirs, mine := t.v.Own(), s.v.Own()
 	agreed := lineage.CutBack(theirs.History, theirs.Position, mine.History, mine.Position)
-	if err := t.v.Attach(via(y), SessionOptions{From: s.name, History: mine.History, Position: mine.Position, Agreed: agreed, Kept: theirs.History[:theirs.History.Find(agreed.Gen)+1]}); err != nil {
+	if err := t.v.Attach(via(y), SessionOptions{From: s.name, History: mine.History, Position: mine.Position, Tenure: s.v.Tenure(), Agreed: agreed, Kept: theirs.History[:theirs.History.Find(agreed.Gen)+1]}); err != nil {
 		s.t.Fatal(err)
 	}
 	sessions++

@@ -26,6 +26,7 @@ type Hello struct {
 	Term            lineage.Term     `json:"term"`
 	History         lineage.History  `json:"history"`
 	Position        lineage.Position `json:"position"`
+	Tenure          lineage.GenID    `json:"tenure,omitzero"` // the generation that the source is in, zero: it has not begun one since it became source or was started
 	Record          lineage.Record   `json:"record"`
 	SettingsVersion lineage.Epoch    `json:"settings_version"`
 	SizeBytes       int64            `json:"size_bytes"`
