@@ -4,8 +4,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -53,33 +55,19 @@ func newCA(cluster string) (*CA, error) {
 
 // LoadCA reads ca.crt and ca.key in dir.
 func LoadCA(dir string) (*CA, error) {
-	cert, err := loadPEM(filepath.Join(dir, CAFile), x509.ParseCertificate)
+	cert, err := os.ReadFile(filepath.Join(dir, CAFile))
 	if err != nil {
 		return nil, err
 	}
-	key, err := loadPEM(filepath.Join(dir, CAKeyFile), x509.ParseECPrivateKey)
+	key, err := os.ReadFile(filepath.Join(dir, CAKeyFile))
 	if err != nil {
 		return nil, err
 	}
-	if !key.PublicKey.Equal(cert.PublicKey) || len(cert.Subject.Organization) != 1 {
-		return nil, fmt.Errorf("%s: %s and %s do not belong together", dir, CAFile, CAKeyFile)
-	}
-	return &CA{cert.Subject.Organization[0], cert, key}, nil
-}
-
-func loadPEM[T any](path string, parse func([]byte) (T, error)) (v T, err error) {
-	text, err := os.ReadFile(path)
+	ca, err := ParseCA(cert, key)
 	if err != nil {
-		return v, err
+		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return v, fmt.Errorf("%s holds no PEM block", path)
-	}
-	if v, err = parse(block.Bytes); err != nil {
-		return v, fmt.Errorf("%s: %w", path, err)
-	}
-	return v, nil
+	return ca, nil
 }
 
 // Save writes ca.crt and ca.key to dir, which exists. The key is readable by its owner only.
@@ -99,23 +87,105 @@ func (ca *CA) PEM() []byte { return encodeCert(ca.cert.Raw) }
 
 // Issue makes a key and a certificate for a server, as PEM.
 func (ca *CA) Issue(node string) (certPEM, keyPEM []byte, err error) {
-	if err := CheckNodeName(node); err != nil {
-		return nil, nil, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, keyPEM, err := NewKey()
 	if err != nil {
 		return nil, nil, fmt.Errorf("key of %s: %w", node, err)
+	}
+	certPEM, err = ca.Sign(node, &key.PublicKey, 0)
+	return certPEM, keyPEM, err
+}
+
+// NewKey makes the key of a server, and its PEM.
+func NewKey() (*ecdsa.PrivateKey, []byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	keyPEM, err := encodeKey(key)
+	return key, keyPEM, err
+}
+
+// Sign makes a certificate for a server's key, as PEM, that ends after lifetime; 0: 20 years.
+func (ca *CA) Sign(node string, key any, lifetime time.Duration) ([]byte, error) {
+	now := time.Now()
+	end := now.AddDate(certYears, 0, 0)
+	if lifetime > 0 {
+		end = now.Add(lifetime)
+	}
+	return ca.signAt(node, key, now.Add(-certBackdated), end)
+}
+
+func (ca *CA) signAt(node string, key any, from, to time.Time) ([]byte, error) {
+	if err := CheckNodeName(node); err != nil {
+		return nil, err
 	}
 	t := template(pkix.Name{CommonName: node, Organization: []string{ca.Cluster}})
 	t.DNSNames = []string{node + dnsSuffix}
 	t.KeyUsage = x509.KeyUsageDigitalSignature
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	der, err := x509.CreateCertificate(rand.Reader, t, ca.cert, &key.PublicKey, ca.key)
+	t.NotBefore, t.NotAfter = from, to
+	der, err := x509.CreateCertificate(rand.Reader, t, ca.cert, key, ca.key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("certificate of %s: %w", node, err)
+		return nil, fmt.Errorf("certificate of %s: %w", node, err)
 	}
-	keyPEM, err = encodeKey(key)
-	return encodeCert(der), keyPEM, err
+	return encodeCert(der), nil
+}
+
+// ParseCA makes a CA of the PEM texts of its certificate and its key.
+func ParseCA(certPEM, keyPEM []byte) (*CA, error) {
+	cert, err := parsePEM("the CA's certificate", certPEM, x509.ParseCertificate)
+	if err != nil {
+		return nil, err
+	}
+	key, err := parsePEM("the CA's key", keyPEM, x509.ParseECPrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	if !key.PublicKey.Equal(cert.PublicKey) || len(cert.Subject.Organization) != 1 {
+		return nil, fmt.Errorf("the CA's certificate and key do not belong together")
+	}
+	return &CA{cert.Subject.Organization[0], cert, key}, nil
+}
+
+// KeyPEM is the CA's key: with it, and no further check, certificates can be made.
+func (ca *CA) KeyPEM() ([]byte, error) { return encodeKey(ca.key) }
+
+// MakeRequest makes the request for a certificate of a key, as DER: it proves that who asks has the key.
+func MakeRequest(keyPEM []byte) ([]byte, error) {
+	key, err := parsePEM("the server's key", keyPEM, x509.ParseECPrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+}
+
+// ReadRequest checks what MakeRequest made, and returns the key and its identity. Only keys of the kind that NewKey makes
+// are taken.
+func ReadRequest(der []byte) (key *ecdsa.PublicKey, id string, err error) {
+	request, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return nil, "", fmt.Errorf("the request for a certificate: %w", err)
+	}
+	if err := request.CheckSignature(); err != nil {
+		return nil, "", fmt.Errorf("the request for a certificate: %w", err)
+	}
+	key, ok := request.PublicKey.(*ecdsa.PublicKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return nil, "", fmt.Errorf("the request for a certificate is not of an ECDSA key on P-256")
+	}
+	sum := sha256.Sum256(request.RawSubjectPublicKeyInfo)
+	return key, hex.EncodeToString(sum[:]), nil
+}
+
+func parsePEM[T any](what string, text []byte, parse func([]byte) (T, error)) (v T, err error) {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return v, fmt.Errorf("%s is no PEM block", what)
+	}
+	if v, err = parse(block.Bytes); err != nil {
+		return v, fmt.Errorf("%s: %w", what, err)
+	}
+	return v, nil
 }
 
 // IssueTo issues a certificate and writes ca.crt, node.crt and node.key to dir, which exists, for LoadIdentity.

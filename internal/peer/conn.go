@@ -73,10 +73,12 @@ type Conn struct {
 
 // newConn is a connection after the TLS handshake.
 func newConn(rec *recordConn, t *tls.Conn, peer string, o Options) *Conn {
-	return &Conn{
+	c := &Conn{
 		o: o, tcp: rec.Socket, rec: rec, tls: t, peer: peer,
 		wake: make(chan struct{}, 1), repace: make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	rec.stream.Store(c)
+	return c
 }
 
 // start makes the stream ready after the hellos.
@@ -209,6 +211,7 @@ func (c *Conn) fail(err error) {
 	}
 	c.mu.Unlock()
 	c.tcp.Close()
+	c.rec.over()
 }
 
 // dropQueue releases what was queued. The mutex is held and nobody is sending.

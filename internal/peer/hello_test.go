@@ -127,7 +127,7 @@ func TestWhoIsNotLetIn(t *testing.T) {
 		here, there string
 	}{
 		{"another cluster's server", "b", stranger, RuleCertificate, "its certificate is not signed by this cluster's CA", "does not take this server's certificate"},
-		{"a foreign certificate", "b", intruder, RuleCertificate, "does not take this server's certificate", "it shows no certificate of this cluster's CA"},
+		{"a foreign certificate", "b", intruder, RuleCertificate, "does not take this server's certificate", "its certificate is not signed by this cluster's CA"},
 		{"the same CA, another cluster", "b", other, RuleCluster, "this server of another", "does not take"},
 		{"another node than meant", "c", identity(t, "a"), RuleNode, `it is node "b", not "c"`, "does not take"},
 		{"itself", "b", identity(t, "b"), RuleSelf, "is this server itself", "is this server itself"},
@@ -240,6 +240,7 @@ func TestGarbageInsteadOfAHello(t *testing.T) {
 
 // TestSilentStrangers: who connects and says nothing is cut in time, and so many of them do not keep a peer out.
 func TestSilentStrangers(t *testing.T) {
+	handshakesMax := Options{}.withDefaults().HandshakesMax
 	rejected := make(chan error, 4*handshakesMax)
 	s := listen(t, "b", Handlers{
 		Stream:   func(c *Conn, _ wire.Hello) { _ = c.Refuse("no", "no") },

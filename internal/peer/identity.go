@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 )
 
 // Identity is who this process is to its peers.
@@ -19,9 +21,46 @@ import (
 type Identity struct {
 	Cluster     string // id of the cluster
 	Node        string
-	Incarnation string // 128 random bits in hexadecimal, new at every start of the process
-	Cert        tls.Certificate
-	CA          *x509.CertPool // the cluster's, and no other
+	Incarnation string          // 128 random bits in hexadecimal, new at every start of the process
+	Cert        tls.Certificate // at the start: see Renew
+	CA          *x509.CertPool  // the cluster's, and no other
+	Gate        *Gate           // nil: whoever the CA has signed is let in
+
+	roots   []*x509.Certificate // what CA holds
+	renewed *atomic.Pointer[tls.Certificate]
+}
+
+// certificate is the one to show now.
+func (id *Identity) certificate() *tls.Certificate {
+	if id.renewed != nil {
+		if c := id.renewed.Load(); c != nil {
+			return c
+		}
+	}
+	return &id.Cert
+}
+
+// Leaf is this server's certificate now.
+func (id *Identity) Leaf() *x509.Certificate { return id.certificate().Leaf }
+
+// Renew shows another certificate of the same key in handshakes from now on, at every copy of the Identity.
+func (id *Identity) Renew(certPEM []byte) error {
+	block, _ := pem.Decode(certPEM)
+	if block == nil {
+		return errors.New("the new certificate is no PEM block")
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return err
+	}
+	if KeyID(leaf) != KeyID(id.Leaf()) {
+		return errors.New("the new certificate is of another key")
+	}
+	if err := id.signedBy(leaf); err != nil {
+		return err
+	}
+	id.renewed.Store(&tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: id.Cert.PrivateKey, Leaf: leaf})
+	return nil
 }
 
 // Names of the files in a certificate directory.
@@ -82,15 +121,23 @@ func NewIdentity(caPEM, certPEM, keyPEM []byte) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	id := Identity{Cert: cert, CA: x509.NewCertPool(), Incarnation: randomHex(16)}
-	if block, _ := pem.Decode(caPEM); block == nil || !id.CA.AppendCertsFromPEM(caPEM) {
+	id := Identity{Cert: cert, CA: x509.NewCertPool(), Incarnation: randomHex(16), renewed: new(atomic.Pointer[tls.Certificate])}
+	for block, rest := pem.Decode(caPEM); block != nil; block, rest = pem.Decode(rest) {
+		root, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return Identity{}, fmt.Errorf("the CA's file: %w", err)
+		}
+		id.CA.AddCert(root)
+		id.roots = append(id.roots, root)
+	}
+	if len(id.roots) == 0 {
 		return Identity{}, fmt.Errorf("the CA's file holds no certificate")
 	}
 	id.Cluster, id.Node, err = names(cert.Leaf)
 	if err != nil {
 		return Identity{}, err
 	}
-	if _, err := cert.Leaf.Verify(x509.VerifyOptions{Roots: id.CA, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+	if err := id.signedBy(cert.Leaf); err != nil { // out of its time it still is of use: see Known
 		return Identity{}, fmt.Errorf("is not of this cluster: %w", err)
 	}
 	return id, nil

@@ -16,6 +16,7 @@ type Options struct {
 	DeadAfter        time.Duration // a peer from which nothing comes for so long is dead (5 s)
 	HandshakeTimeout time.Duration // for TLS and the dialing side's hello (5 s)
 	ReplyTimeout     time.Duration // for the answer to the hello: the target ends its earlier session first (30 s)
+	HandshakesMax    int           // connections whose handshake is not done; one more, and the oldest is cut (64)
 	QueueBytesMax    int64         // more bytes queued on one stream end it (1 GiB); callers hold back long before
 	Encryption       string        // wire.EncryptionOn (the default) or Off, for hellos and replies that do not say
 	SocketBytes      int           // of the kernel's buffers, each way; 0: the kernel's own choice
@@ -32,6 +33,9 @@ func (o Options) withDefaults() Options {
 	set(&o.DeadAfter, 5*time.Second)
 	set(&o.HandshakeTimeout, 5*time.Second)
 	set(&o.ReplyTimeout, 30*time.Second)
+	if o.HandshakesMax <= 0 {
+		o.HandshakesMax = 64
+	}
 	if o.QueueBytesMax <= 0 {
 		o.QueueBytesMax = 1 << 30
 	}

@@ -1,8 +1,10 @@
 package peer
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,6 +30,8 @@ type recordConn struct {
 	got    int64
 	closed func() // called once, at Close
 	once   sync.Once
+	leave  func() // of the gate; nil: there is none
+	stream atomic.Pointer[Conn]
 
 	mu     sync.Mutex // guards out: TLS may write from a reader too (an alert)
 	out    []byte     // records for the socket
@@ -37,6 +41,30 @@ type recordConn struct {
 
 func newRecordConn(s Socket) *recordConn {
 	return &recordConn{Socket: s, in: make([]byte, 4<<10), exact: true}
+}
+
+// enter puts the connection, whose handshake is done, under the gate.
+func (rc *recordConn) enter(id *Identity, t *tls.Conn) error {
+	cert := t.ConnectionState().PeerCertificates[0]
+	_, node, err := names(cert)
+	if err != nil {
+		return err
+	}
+	rc.leave, err = id.Gate.enter(node, cert, func(why error) {
+		if c := rc.stream.Load(); c != nil {
+			c.fail(why)
+			return
+		}
+		rc.Socket.Close()
+	})
+	return err
+}
+
+// over takes the connection, which is over, from under the gate.
+func (rc *recordConn) over() {
+	if rc.leave != nil {
+		rc.leave()
+	}
 }
 
 // passThrough ends the record-wise reading: for control connections.
@@ -142,6 +170,7 @@ func (rc *recordConn) SetWriteDeadline(t time.Time) error {
 
 // Close closes the socket.
 func (rc *recordConn) Close() error {
+	rc.over()
 	if rc.closed != nil {
 		rc.once.Do(rc.closed)
 	}

@@ -16,9 +16,8 @@ import (
 
 // Limits of the port.
 const (
-	handshakesMax = 64   // in flight; one more, and the oldest is cut
-	connsMax      = 1024 // that finished the handshake; one more is closed
-	acceptWait    = 50 * time.Millisecond
+	connsMax   = 1024 // that finished the handshake; one more is closed
+	acceptWait = 50 * time.Millisecond
 
 	lastWordsWait  = 200 * time.Millisecond // how long a peer that is not let in may take to hang up
 	lastWordsBytes = 64 << 10
@@ -32,6 +31,9 @@ type Handlers struct {
 	Stream func(c *Conn, hello wire.Hello)
 	// Control serves requests; NodeOf says from whom.
 	Control http.Handler
+	// Join answers a request to be admitted, of at most JoinBytesMax, from somebody without a certificate; nil: nobody is.
+	// ctx ends with the connection's time.
+	Join func(ctx context.Context, addr string, request []byte) (answer []byte)
 	// Rejected, if set, hears of connections that did not get so far: for the log. It must not block.
 	Rejected func(addr string, err error)
 }
@@ -44,6 +46,9 @@ type Server struct {
 	ln   net.Listener
 	http *http.Server
 	web  *connQueue
+
+	config *tls.Config
+	joins  *joinLimit
 
 	mu      sync.Mutex
 	closed  bool
@@ -60,7 +65,10 @@ func Listen(addr string, id Identity, h Handlers, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("port for peers, %s: %w; choose another address in the configuration, or look who has it", addr, err)
 	}
-	s := &Server{id: id, h: h, o: o, ln: ln, streams: make(map[*Conn]struct{})}
+	s := &Server{id: id, h: h, o: o, ln: ln, streams: make(map[*Conn]struct{}), config: serverTLS(id), joins: newJoinLimit()}
+	if h.Join != nil {
+		s.config.GetConfigForClient = joinTLS(id)
+	}
 	s.web = newConnQueue(ln.Addr())
 	s.http = controlServer(s.counted(h.Control))
 	s.wg.Go(func() { _ = s.http.Serve(s.web) }) // ends with Close
@@ -141,7 +149,7 @@ func (s *Server) enter(conn net.Conn) bool {
 	if s.closed {
 		return false
 	}
-	if len(s.waiting) == handshakesMax {
+	if len(s.waiting) == s.o.HandshakesMax {
 		s.waiting[0].Close()
 		s.waiting = s.waiting[1:]
 	}
@@ -169,17 +177,24 @@ func (s *Server) leave(conn net.Conn, ok bool) bool {
 func (s *Server) serve(tcp Socket) {
 	addr := tcp.RemoteAddr().String()
 	rec := newRecordConn(tcp)
-	t := tls.Server(rec, serverTLS(s.id))
+	t := tls.Server(rec, s.config)
 	err := tcp.SetDeadline(time.Now().Add(s.o.HandshakeTimeout))
 	if err == nil {
 		err = t.HandshakeContext(context.Background())
+	}
+	if err == nil && t.ConnectionState().NegotiatedProtocol == alpnJoin {
+		s.join(t, addr)
+		return
+	}
+	if err == nil {
+		err = rec.enter(&s.id, t)
 	}
 	if err != nil || t.ConnectionState().NegotiatedProtocol != alpnStream {
 		if err != nil {
 			lastWords(tcp)
 		}
 		if !s.leave(tcp, err == nil) {
-			tcp.Close()
+			_ = rec.Close() // tells the gate; the socket is given up either way
 			s.rejected(addr, explainServer(err, addr))
 			return
 		}
