@@ -75,7 +75,7 @@ func (m Member) check() error {
 	if err := checkNodeName(m.Name); err != nil {
 		return err
 	}
-	if err := CheckAddress(m.Address); err != nil && !m.Removed { // a removed one may never have had one
+	if err := CheckAddress(m.Address); err != nil && m.Admitted == ByInvite { // of the others, configurations have it
 		return fmt.Errorf("server %s: %w", m.Name, err)
 	}
 	if len(m.Address) > addressBytesMax || len(m.Keys) > KeysMax {

@@ -31,14 +31,61 @@ func (e *FormatError) Error() string {
 	return fmt.Sprintf("%s, byte %d: %s", e.What, e.Offset, e.Message)
 }
 
-// encode writes a document: a line with magic, version, length and checksum, then JSON.
+// seal writes content as a file: a line with magic, version, length and checksum, then the content.
+func seal(magic string, version int, body []byte) []byte {
+	head := fmt.Appendf(nil, "%s %d %d %08x\n", magic, version, len(body), crc32.Checksum(body, castagnoli))
+	return append(head, body...)
+}
+
+// unseal is the content of what seal wrote, and where it begins.
+func unseal(what, magic string, version int, data []byte, bytesMax int) (body []byte, at int, err error) {
+	fail := func(at int, format string, args ...any) ([]byte, int, error) {
+		return nil, 0, &FormatError{what, int64(at), fmt.Sprintf(format, args...)}
+	}
+	end := bytes.IndexByte(data[:min(len(data), headLineMax)], '\n')
+	if end < 0 {
+		return fail(0, "it does not begin with the line of one")
+	}
+	var name string
+	var has, length int
+	var sum uint32
+	n, err := fmt.Sscanf(string(data[:end]), "%s %d %d %x", &name, &has, &length, &sum)
+	if name != magic || n < 2 || err != nil && has <= version {
+		return fail(0, "it does not begin with the line of one")
+	}
+	if has != version {
+		return fail(len(magic)+1, "its format is %d, and this program knows %d: use the version that wrote it", has, version)
+	}
+	body = data[end+1:]
+	if length != len(body) || length > bytesMax {
+		return fail(0, "it has %d bytes and not the %d that it names", len(body), length)
+	}
+	if got := crc32.Checksum(body, castagnoli); got != sum {
+		return fail(end+1, "its checksum is %08x and not %08x", got, sum)
+	}
+	return body, end + 1, nil
+}
+
+// strictly reads exactly one JSON value without unknown fields.
+func strictly(data []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("there is more than one value")
+	}
+	return nil
+}
+
+// encode writes a document.
 func (d *Document) encode() ([]byte, error) {
 	body := d.text()
 	if len(body) > DocumentBytesMax {
 		return nil, fmt.Errorf("the cluster document has %d bytes, more than %d", len(body), DocumentBytesMax)
 	}
-	head := fmt.Appendf(nil, "%s %d %d %08x\n", documentMagic, documentVersion, len(body), crc32.Checksum(body, castagnoli))
-	return append(head, body...), nil
+	return seal(documentMagic, documentVersion, body), nil
 }
 
 // text is the one form that a document has as JSON: with its entries sorted, equal documents are equal bytes.
@@ -61,40 +108,16 @@ func (d *Document) digest() string {
 
 // decode reads what encode wrote, and refuses everything else.
 func decode(data []byte) (*Document, error) {
-	fail := func(at int, format string, args ...any) (*Document, error) {
-		return nil, &FormatError{"cluster document", int64(at), fmt.Sprintf(format, args...)}
-	}
-	end := bytes.IndexByte(data[:min(len(data), headLineMax)], '\n')
-	if end < 0 {
-		return fail(0, "it does not begin with the line of a cluster document")
-	}
-	var magic string
-	var version, length int
-	var sum uint32
-	if n, err := fmt.Sscanf(string(data[:end]), "%s %d %d %x", &magic, &version, &length, &sum); n < 2 || err != nil && version <= documentVersion || magic != documentMagic {
-		return fail(0, "it does not begin with the line of a cluster document")
-	}
-	if version != documentVersion {
-		return fail(len(documentMagic)+1, "its format is %d, and this program knows %d: use the version that wrote it", version, documentVersion)
-	}
-	body := data[end+1:]
-	if length != len(body) || length > DocumentBytesMax {
-		return fail(0, "it has %d bytes and not the %d that it names", len(body), length)
-	}
-	if got := crc32.Checksum(body, castagnoli); got != sum {
-		return fail(end+1, "its checksum is %08x and not %08x", got, sum)
+	body, at, err := unseal("cluster document", documentMagic, documentVersion, data, DocumentBytesMax)
+	if err != nil {
+		return nil, err
 	}
 	d := new(Document)
-	j := json.NewDecoder(bytes.NewReader(body))
-	j.DisallowUnknownFields()
-	if err := j.Decode(d); err != nil {
-		return fail(end+1+int(j.InputOffset()), "%v", err)
-	}
-	if _, err := j.Token(); !errors.Is(err, io.EOF) {
-		return fail(end+1+int(j.InputOffset()), "there is more than one document")
+	if err := strictly(body, d); err != nil {
+		return nil, &FormatError{"cluster document", int64(at), err.Error()}
 	}
 	if err := d.check(); err != nil {
-		return fail(end+1, "%v", err)
+		return nil, &FormatError{"cluster document", int64(at), err.Error()}
 	}
 	return d, nil
 }
