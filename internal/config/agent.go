@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"path/filepath"
+	"time"
+)
 
 // Agent is the configuration of one server's agent. After Load every path is absolute and every limit is set.
 type Agent struct {
@@ -32,7 +35,16 @@ func (a *Agent) Encrypted() bool { return a.Encryption != Off }
 
 // Listen says where peers reach this agent: streams and control, always TLS with certificates of the cluster.
 type Listen struct {
-	Address string `toml:"address"` // HOST:PORT
+	Address   string `toml:"address"`   // HOST:PORT
+	Advertise string `toml:"advertise"` // HOST:PORT by which the others reach it; "": Address
+}
+
+// Reached is the address by which other servers reach this one.
+func (a *Agent) Reached() string {
+	if a.Listen.Advertise != "" {
+		return a.Listen.Advertise
+	}
+	return a.Listen.Address
 }
 
 // API is the control interface for the command line of this server.
@@ -72,6 +84,18 @@ type TLS struct {
 	CA   string `toml:"ca"`
 	Cert string `toml:"cert"`
 	Key  string `toml:"key"`
+	// CAKey is the key of the cluster's CA, with which this server renews its certificate and invites others. It may be
+	// missing: then a member that has it is asked for it, if this server was invited. "": beside CA.
+	CAKey    string   `toml:"ca-key"`
+	Lifetime Duration `toml:"lifetime"` // of certificates that this server makes; they are renewed when a third is left
+}
+
+// CAKeyFile is where the key of the cluster's CA is, or will be.
+func (t TLS) CAKeyFile() string {
+	if t.CAKey != "" {
+		return t.CAKey
+	}
+	return filepath.Join(filepath.Dir(t.CA), "ca.key")
 }
 
 // Peer is another server of the cluster.
@@ -126,7 +150,7 @@ func Default() *Agent {
 		API:        API{Socket: "/run/keelson/agent.sock", Group: "keelson"},
 		NBD:        NBD{Socket: "/run/keelson/nbd.sock"},
 		Notify:     Notify{Level: "warning"},
-		TLS:        TLS{CA: "/etc/keelson/ca.crt", Cert: "/etc/keelson/node.crt", Key: "/etc/keelson/node.key"},
+		TLS:        TLS{CA: "/etc/keelson/ca.crt", Cert: "/etc/keelson/node.crt", Key: "/etc/keelson/node.key", Lifetime: Duration(90 * 24 * time.Hour)},
 		Limits:     DefaultLimits(),
 		Log:        Log{Level: "info", Format: "text"},
 	}

@@ -20,6 +20,12 @@ var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 
 func isNodeName(s string) bool { return nodeName.MatchString(s) && !strings.Contains(s, "..") }
 
+// Lifetimes of certificates.
+const (
+	lifetimeMin = Duration(time.Second)
+	lifetimeMax = Duration(20 * 365 * 24 * time.Hour)
+)
+
 // checker collects problems.
 type checker []Problem
 
@@ -49,6 +55,7 @@ func (a *Agent) check() []Problem {
 	c.oneOf(a.Notify.Level, "notify.level", "info", "warning", "error")
 	c.webhook(a.Notify.Webhook, "notify.webhook")
 	c.addresses(a)
+	c.that(a.TLS.Lifetime >= lifetimeMin && a.TLS.Lifetime <= lifetimeMax, "tls.lifetime", "%s is not from %s to %s: write it as in \"2160h\"", a.TLS.Lifetime, lifetimeMin, lifetimeMax)
 	c.limits(&a.Limits)
 	return c
 }
@@ -94,6 +101,9 @@ func (c *checker) addresses(a *Agent) {
 	}
 	if a.Metrics.Address != "" {
 		claim(a.Metrics.Address, "metrics.address", "metrics.address")
+	}
+	if a.Listen.Advertise != "" && a.Listen.Advertise != a.Listen.Address {
+		claim(a.Listen.Advertise, "listen.advertise", "listen.advertise")
 	}
 	names := map[string]bool{a.Node: true}
 	for i, p := range a.Peers {

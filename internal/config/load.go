@@ -118,7 +118,9 @@ func (a *Agent) resolve(dir string) {
 }
 
 func (a *Agent) paths() []*string {
-	return []*string{&a.State, &a.API.Socket, &a.NBD.Socket, &a.TLS.CA, &a.TLS.Cert, &a.TLS.Key, &a.Web.Cert, &a.Web.Key, &a.Notify.Command}
+	return []*string{
+		&a.State, &a.API.Socket, &a.NBD.Socket, &a.TLS.CA, &a.TLS.Cert, &a.TLS.Key, &a.TLS.CAKey, &a.Web.Cert, &a.Web.Key, &a.Notify.Command,
+	}
 }
 
 // locate adds the lines of the keys to problems that were found after decoding.

@@ -29,10 +29,13 @@ func makeFiles(dir string, rec *record) error {
 		if err := ca.IssueTo(filepath.Join(home, "tls"), node); err != nil {
 			return err
 		}
+		if err := ca.Save(filepath.Join(home, "tls")); err != nil { // every member can invite
+			return err
+		}
 		a := config.Default()
 		a.Node, a.Cluster, a.Encryption = node, ca.Cluster, rec.Encryption
 		a.State, a.API.Socket, a.NBD.Socket = ".", "agent.sock", "nbd.sock"
-		a.TLS = config.TLS{CA: "tls/" + peer.CAFile, Cert: "tls/" + peer.CertFile, Key: "tls/" + peer.KeyFile}
+		a.TLS.CA, a.TLS.Cert, a.TLS.Key = "tls/"+peer.CAFile, "tls/"+peer.CertFile, "tls/"+peer.KeyFile
 		agents[node] = a
 	}
 	if err := address(dir, agents); err != nil {

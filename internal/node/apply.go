@@ -118,7 +118,7 @@ func (a *vol) source(ctx context.Context) (*sourceDevice, error) {
 	refuse := func(why string) error {
 		return api.Refusal(lineage.RuleNoSource, "volume "+a.name, why, lineage.NextOf(lineage.RuleNoSource))
 	}
-	p := a.n.peers[view.Source]
+	p := a.n.peer(view.Source)
 	if p == nil {
 		return nil, refuse(fmt.Sprintf("%s, which keeps the salvage, knows of no source: it believes that %s is", a.n.cfg.Node, orNobody(view.Source)))
 	}

@@ -69,7 +69,7 @@ func (n *Node) control() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", api.NewAuditedHandler(&service{n}, n.noteAudit))
 	handle(mux, "state", func(_ context.Context, from string, s *nodeState) (nodeState, error) {
-		n.heard(n.peers[from], *s)
+		n.heard(n.peer(from), *s)
 		return n.state(), nil
 	})
 	handle(mux, "cluster", n.documentCame)
@@ -92,7 +92,7 @@ func (n *Node) control() http.Handler {
 func (n *Node) onlyPeers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		from := peer.NodeOf(r)
-		if n.peers[from] == nil {
+		if n.peer(from) == nil {
 			e := api.Refusal(lineage.RuleNotAMember, "node "+from, "is not in the configuration of "+n.cfg.Node+" ([[peer]])", "add it there")
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(e.Code.HTTPStatus())
@@ -155,7 +155,7 @@ func (n *Node) tokenCame(ctx context.Context, from string, r *tokenRequest) (tok
 
 // deliver says to the heir that it is source now; TokenAnswer follows.
 func (a *vol) deliver(heir lineage.Heir) {
-	p := a.n.peers[heir.Node]
+	p := a.n.peer(heir.Node)
 	if p == nil {
 		a.post(mirror.TokenAnswer{Node: heir.Node, Plan: heir.Plan, Why: "its address is not in the configuration ([[peer]])"})
 		return
@@ -283,7 +283,7 @@ func (n *Node) forgetAt(ctx context.Context, node string, r nameRequest) error {
 	if node == n.cfg.Node {
 		return n.forget(r)
 	}
-	p := n.peers[node]
+	p := n.peer(node)
 	if p == nil {
 		return errNoAddress(node)
 	}
@@ -295,7 +295,7 @@ func (n *Node) createAt(ctx context.Context, node string, r createRequest) (crea
 		return n.createHere(ctx, n.cfg.Node, &r)
 	}
 	var answer createAnswer
-	p := n.peers[node]
+	p := n.peer(node)
 	if p == nil {
 		return answer, errNoAddress(node)
 	}
@@ -306,7 +306,7 @@ func (n *Node) startAt(ctx context.Context, node, name string) error {
 	if node == n.cfg.Node {
 		return n.openVolume(name)
 	}
-	p := n.peers[node]
+	p := n.peer(node)
 	if p == nil {
 		return errNoAddress(node)
 	}

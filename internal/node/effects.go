@@ -69,7 +69,7 @@ func (a *vol) do(effect mirror.Effect) error {
 		a.deliver(e.Heir)
 	case mirror.AskPeers:
 		for _, node := range e.Nodes {
-			if p := a.n.peers[node]; p != nil {
+			if p := a.n.peer(node); p != nil {
 				p.kick()
 			} else {
 				a.post(mirror.PeerLost{Node: node, Why: "its address is not in the configuration ([[peer]])"})
@@ -173,7 +173,7 @@ func (a *vol) dialed(e mirror.Dial) bool {
 }
 
 func (a *vol) connect(ctx context.Context, e mirror.Dial) (*peer.Conn, wire.HelloReply, error) {
-	p := a.n.peers[e.Target]
+	p := a.n.peer(e.Target)
 	if p == nil {
 		return nil, wire.HelloReply{}, fmt.Errorf("the address of %s is not in the configuration ([[peer]])", e.Target)
 	}

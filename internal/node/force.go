@@ -48,7 +48,7 @@ func (a *vol) fence(e mirror.Fence) {
 			a.post(mirror.FenceAnswer{Plan: e.Plan, Node: node, OK: true, Survivor: a.survivor(), Mine: a.v.Own()})
 			continue
 		}
-		p := a.n.peers[node]
+		p := a.n.peer(node)
 		if p == nil {
 			a.post(mirror.FenceAnswer{Plan: e.Plan, Node: node, Why: "its address is not in the configuration ([[peer]])"})
 			continue
@@ -67,7 +67,7 @@ func (a *vol) fence(e mirror.Fence) {
 
 // giveUp asks the server that a promised term names; GiveUpAnswer follows.
 func (a *vol) giveUp(e mirror.GiveUp) {
-	p := a.n.peers[e.Node]
+	p := a.n.peer(e.Node)
 	if p == nil {
 		a.post(mirror.GiveUpAnswer{Node: e.Node, Term: e.Term, New: e.New, Why: "its address is not in the configuration ([[peer]])"})
 		return
@@ -121,7 +121,7 @@ func sourceGone(err error) bool {
 func (s *service) withoutSource(ctx context.Context, r api.Switchover, step func(api.SwitchoverStep), cause error) (*api.SwitchoverResult, error) {
 	n := s.n
 	if r.To != n.cfg.Node {
-		p := n.peers[r.To]
+		p := n.peer(r.To)
 		if p == nil || api.Via(ctx) != "" {
 			return nil, cause
 		}
@@ -138,7 +138,7 @@ func (s *service) withoutSource(ctx context.Context, r api.Switchover, step func
 	reply, err := a.command(ctx, func(id uint64) mirror.Event {
 		return mirror.Command{ID: id, Mine: a.v.Own(), Switch: &mirror.Switch{To: r.To, Plan: result.Plan, Force: true, NoCatchUp: r.NoCatchUp}}
 	})
-	if err == nil && reply.Rule == lineage.RuleBehindSurvivor && reply.Better != "" && n.peers[reply.Better] != nil {
+	if err == nil && reply.Rule == lineage.RuleBehindSurvivor && reply.Better != "" && n.peer(reply.Better) != nil {
 		return s.catchUp(ctx, r, reply.Better, step)
 	}
 	if err := replyError("volume "+a.name, reply, err); err != nil {
@@ -160,7 +160,11 @@ const catchUpPoll = 100 * time.Millisecond
 // catchUp makes the better survivor the source first, and then switches over to the server that was asked for: it gets
 // what it lacks by an ordinary mirror (docs/adr/0005).
 func (s *service) catchUp(ctx context.Context, r api.Switchover, better string, step func(api.SwitchoverStep)) (*api.SwitchoverResult, error) {
-	first := s.n.peers[better].api()
+	other := s.n.peer(better)
+	if other == nil {
+		return nil, errNoAddress(better)
+	}
+	first := other.api()
 	step(api.SwitchoverStep{Name: "catch-up", Text: fmt.Sprintf("%s holds writes that %s may lack: it becomes the source first", better, r.To), State: "running"})
 	if _, err := first.Switchover(ctx, api.Switchover{Volume: r.Volume, To: better, Force: true}, step); err != nil {
 		return nil, err

@@ -43,6 +43,8 @@ type neighbour struct {
 	addr   string
 	http   *http.Client
 	kicked chan struct{}
+	ctx    context.Context // ends with stop
+	stop   context.CancelFunc
 
 	mu     sync.Mutex
 	heard  time.Time // of the last answer
@@ -52,7 +54,10 @@ type neighbour struct {
 }
 
 func newNeighbour(n *Node, name, addr string) *neighbour {
-	return &neighbour{n: n, name: name, addr: addr, http: peer.HTTPClient(n.id, name, addr, n.peerOptions()), kicked: make(chan struct{}, 1)}
+	p := &neighbour{n: n, name: name, addr: addr, http: peer.HTTPClient(n.id, name, addr, n.peerOptions()), kicked: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(n.ctx)
+	p.ctx, p.stop = ctx, func() { cancel(); p.http.CloseIdleConnections() }
+	return p
 }
 
 // kick asks for an exchange now.
@@ -66,13 +71,6 @@ func (p *neighbour) kick() {
 // api is the peer's control interface, for calls that are passed on.
 func (p *neighbour) api() *api.Client {
 	return api.NewClient(p.http, "https://"+p.addr, fmt.Sprintf("agent %s at %s", p.name, p.addr)).Via(p.n.cfg.Node)
-}
-
-// gossip keeps exchanging states with all peers until ctx ends.
-func (n *Node) gossip(ctx context.Context) {
-	for _, p := range n.peers {
-		n.spawn(func() { p.run(ctx) })
-	}
 }
 
 func (p *neighbour) run(ctx context.Context) {
@@ -130,6 +128,9 @@ func (p *neighbour) lost(err error) {
 
 // heard takes a peer's state, answered or pushed.
 func (n *Node) heard(p *neighbour, s nodeState) {
+	if p == nil { // removed a moment ago
+		return
+	}
 	p.mu.Lock()
 	was := p.up
 	p.up, p.heard, p.serves = true, time.Now(), s.Serves
@@ -181,6 +182,9 @@ func (a *vol) info() mirror.PeerInfo {
 
 // post sends a request to the peer's agent.
 func (p *neighbour) post(ctx context.Context, call string, request, answer any) error {
+	if p == nil {
+		return errNoMember
+	}
 	body, err := json.Marshal(request)
 	if err != nil {
 		return err

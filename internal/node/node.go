@@ -6,7 +6,6 @@ package node
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,7 +41,6 @@ type Node struct {
 	ctx     context.Context
 	wg      sync.WaitGroup
 	nbd     *nbd.Server
-	peers   map[string]*neighbour // fixed after start
 	events  *journal.Log
 	cluster *cluster.Store
 	crashAt string // test hook: the process kills itself at this point
@@ -52,6 +50,10 @@ type Node struct {
 
 	viewsMu sync.Mutex       // while a view is attached; before mu
 	views   map[string]*view // by the name of the export
+
+	peersMu    sync.Mutex // guards what follows, to the next blank line
+	peers      map[string]*neighbour
+	exchanging bool // neighbours run
 
 	mu      sync.Mutex
 	volumes map[string]*vol  // by name
@@ -102,18 +104,18 @@ func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outsi
 		return nil, err
 	}
 	n.events = journal.Open(journal.Options{FS: out.FS, Dir: filepath.Join(cfg.State, "events"), Node: cfg.Node, Max: cfg.Limits.EventsMax, Now: time.Now, Log: log})
-	for _, p := range cfg.Peers {
-		if p.Name != cfg.Node {
-			n.peers[p.Name] = newNeighbour(n, p.Name, p.Address)
-		}
+	n.id.Gate = peer.NewGate(n.judge)
+	if err := n.enroll(); err != nil {
+		return nil, errors.Join(err, n.events.Close(), n.cluster.Close())
 	}
+	n.meet()
 	options := nbd.Options{
 		Log: log, InFlightBytesMax: int64(cfg.Limits.InFlightBytes), RequestsMax: cfg.Limits.RequestsMax,
 		ConnectionsMax: cfg.Limits.ConnectionsMax, HandshakeTimeout: time.Duration(cfg.Limits.HandshakeMax),
 	}
 	if cfg.NBD.TLS {
 		options.TLSRequired = true // on TCP; a unix socket is guarded by its mode
-		options.TLS = &tls.Config{Certificates: []tls.Certificate{id.Cert}, ClientCAs: id.CA, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}
+		options.TLS = n.id.ClientsTLS()
 	}
 	n.nbd = nbd.NewServer(options)
 	return n, nil
@@ -293,7 +295,7 @@ func (n *Node) bump() {
 	close(n.changed)
 	n.changed = make(chan struct{})
 	n.mu.Unlock()
-	for _, p := range n.peers {
+	for _, p := range n.neighbours() {
 		p.kick()
 	}
 }

@@ -47,8 +47,8 @@ func (n *Node) end() error {
 	n.stop()
 	err := errors.Join(n.closePage(), n.closeVolumes(), n.server.Close(), n.nbd.Close())
 	n.wg.Wait()
-	for _, p := range n.peers {
-		p.http.CloseIdleConnections()
+	for _, p := range n.neighbours() {
+		p.stop()
 	}
 	return errors.Join(err, n.events.Close(), n.cluster.Close())
 }

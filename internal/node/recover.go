@@ -55,7 +55,7 @@ func (a *vol) sides(ctx context.Context) []side {
 			continue
 		}
 		s := side{node: m.Node}
-		if p := a.n.peers[m.Node]; p == nil {
+		if p := a.n.peer(m.Node); p == nil {
 			s.err = errNoAddress(m.Node)
 		} else {
 			var theirs nodeState
@@ -143,7 +143,7 @@ func (a *vol) forkOf(ctx context.Context, node string, history lineage.History, 
 	if node == a.n.cfg.Node {
 		return a.n.forkCame(ctx, node, request)
 	}
-	err = a.n.peers[node].post(ctx, "fork", request, &answer)
+	err = a.n.peer(node).post(ctx, "fork", request, &answer)
 	return answer, err
 }
 
@@ -268,7 +268,7 @@ func (s *service) resolveAt(ctx context.Context, node string, r api.ResolveSplit
 	if node == s.n.cfg.Node {
 		return s.n.find(r.Volume).resolveHere(ctx, r.Keep)
 	}
-	p := s.n.peers[node]
+	p := s.n.peer(node)
 	if p == nil {
 		return errNoAddress(node)
 	}
@@ -304,7 +304,7 @@ func (s *service) Salvages(ctx context.Context, r api.VolumeName) (*api.Salvages
 		if m.Removed || m.Node == n.cfg.Node {
 			continue
 		}
-		p := n.peers[m.Node]
+		p := n.peer(m.Node)
 		if p == nil || !p.isUp() {
 			out.Silent = append(out.Silent, m.Node)
 			continue
@@ -328,7 +328,7 @@ func (s *service) ChangeSalvage(ctx context.Context, r api.SalvageChange) (*api.
 	}
 	n, object := s.n, "salvage "+r.ID+" of "+r.Volume
 	if r.Node != "" && r.Node != n.cfg.Node {
-		p := n.peers[r.Node]
+		p := n.peer(r.Node)
 		if p == nil {
 			return nil, errNoAddress(r.Node)
 		}

@@ -37,7 +37,7 @@ func (s *service) CreateVolume(ctx context.Context, r api.CreateVolume) (*api.Vo
 	term := lineage.Term{N: 1, Node: r.Source.Node}
 	settings := lineage.Settings{Version: lineage.Epoch{Term: term}}
 	for _, p := range places {
-		if p.Node != n.cfg.Node && n.peers[p.Node] == nil {
+		if p.Node != n.cfg.Node && n.peer(p.Node) == nil {
 			return nil, errNoAddress(p.Node)
 		}
 		settings.Members = append(settings.Members, lineage.Member{Node: p.Node, Path: p.Path, Mode: mode})
@@ -110,7 +110,7 @@ func (s *service) atSource(ctx context.Context, name string) (*vol, *api.Client,
 	n := s.n
 	a := n.find(name)
 	if a == nil {
-		for _, p := range n.peers {
+		for _, p := range n.neighbours() {
 			p.mu.Lock()
 			for _, v := range p.serves {
 				if v.Name == name && p.up && api.Via(ctx) == "" {
@@ -137,7 +137,7 @@ func (s *service) atSource(ctx context.Context, name string) (*vol, *api.Client,
 	if api.Via(ctx) != "" {
 		return nil, nil, api.Refusal(lineage.RuleNotSource, object, fmt.Sprintf("%s is not the source, it believes that %s is", n.cfg.Node, orNobody(view.Source)), lineage.NextOf(lineage.RuleNotSource))
 	}
-	p := n.peers[view.Source]
+	p := n.peer(view.Source)
 	if p == nil {
 		return nil, nil, api.Refusal(lineage.RuleNeedsForce, object, "its source is not known here", "bring the source back; keelson status at other servers may know it")
 	}
@@ -175,7 +175,7 @@ func (s *service) DeleteVolume(ctx context.Context, r api.DeleteVolume) error {
 	}
 	members := a.view.Load().Settings.Members
 	for _, m := range members {
-		if p := n.peers[m.Node]; !m.Removed && m.Node != n.cfg.Node && (p == nil || !p.isUp()) {
+		if p := n.peer(m.Node); !m.Removed && m.Node != n.cfg.Node && (p == nil || !p.isUp()) {
 			return api.Refusal(rulePeerDown, object, m.Node+" cannot be reached, it would keep its replica", "bring it back, or remove that mirror first: keelson mirror remove "+r.Name+" --target "+m.Node)
 		}
 	}

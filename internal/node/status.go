@@ -61,7 +61,7 @@ func (n *Node) status() *api.Status {
 		here[a.id] = true
 		s.Volumes = append(s.Volumes, a.status(now))
 	}
-	for _, p := range n.peers {
+	for _, p := range n.neighbours() {
 		p.mu.Lock()
 		s.Nodes = append(s.Nodes, api.NodeStatus{Name: p.name, Address: p.addr, Reachable: p.up, Heard: p.heard.UTC()})
 		for id, v := range p.serves {
@@ -122,7 +122,7 @@ func (a *vol) status(now time.Time) api.VolumeStatus {
 
 // fromSource fills in what only the source knows, as it said it last.
 func (a *vol) fromSource(s *api.VolumeStatus) {
-	p := a.n.peers[s.Source]
+	p := a.n.peer(s.Source)
 	if p == nil {
 		return
 	}

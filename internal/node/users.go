@@ -24,7 +24,7 @@ func (n *Node) noteAudit(_ context.Context, l api.AuditLine) {
 			Next: "look at the disk of the state directory"})
 		return
 	}
-	for _, p := range n.peers {
+	for _, p := range n.neighbours() {
 		p.kick()
 	}
 }

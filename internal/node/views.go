@@ -33,7 +33,7 @@ func (s *service) ChangeView(ctx context.Context, r api.ViewChange) (*api.View, 
 	}
 	n := s.n
 	if r.Node != "" && r.Node != n.cfg.Node {
-		p := n.peers[r.Node]
+		p := n.peer(r.Node)
 		if p == nil {
 			return nil, errNoAddress(r.Node)
 		}

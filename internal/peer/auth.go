@@ -75,6 +75,25 @@ func clientTLS(id Identity, wantNode, alpn string) *tls.Config {
 	}
 }
 
+// ClientsTLS is the configuration of a port for programs with certificates of the cluster's CA that are no servers, and
+// for its members; a server that was removed is none.
+func (id Identity) ClientsTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return id.certificate(), nil },
+		ClientAuth:     tls.RequireAndVerifyClientCert,
+		ClientCAs:      id.CA,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			cert := s.PeerCertificates[0]
+			_, node, err := names(cert)
+			if err != nil {
+				return nil // no server's
+			}
+			return id.Gate.standing(node, cert).refusal(node)
+		},
+	}
+}
+
 // verify decides who is at the other end: it is in the cluster by its CA, it is who it says, and the Gate lets it in.
 func verify(s tls.ConnectionState, id Identity, wantNode string) error {
 	if len(s.PeerCertificates) == 0 {

@@ -145,13 +145,23 @@ func TestJoinLimit(t *testing.T) {
 		t.Error("the past gives tokens")
 	}
 	now = now.Add(2 * joinEvery)
-	if !l.enter() || !l.enter() || l.enter() {
-		t.Error("two were due")
+	if n := entered(l, 3); n != 2 {
+		t.Errorf("two were due, %d were let in", n)
 	}
 	now = now.Add(joinBurst * joinEvery)
-	if !l.enter() || !l.enter() || l.enter() {
-		t.Errorf("more than %d at once", joinsMax)
+	if n := entered(l, 3); n != joinsMax-2 {
+		t.Errorf("%d at once, not %d", n+2, joinsMax)
 	}
+}
+
+// entered is how many of n are let in.
+func entered(l *joinLimit, n int) (in int) {
+	for range n {
+		if l.enter() {
+			in++
+		}
+	}
+	return in
 }
 
 // TestTenThousandIdleConnections: strangers that connect and say nothing are bounded, cost no descriptors beyond the
