@@ -64,6 +64,7 @@ var entrances = map[string][]string{
 		"internal/cli", "internal/demo"},
 	"test/arch":    {},
 	"tools":        {},
+	"tools/apidoc": {api},
 	"test/e2e":     {api, nbd},
 	"test/soak":    {api, nbd},
 	"internal/sim": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, api, config, node},
