@@ -73,6 +73,16 @@ func (o *overview) volume(self string, v *api.VolumeStatus) {
 	for _, d := range v.Devices {
 		o.printf("  device      %s %s\n", d.Kind, d.Address)
 	}
+	if s := v.Salvage; s != nil && s.Count > 0 {
+		low := ""
+		if s.RoomLow {
+			low = "; the room runs low"
+		}
+		o.printf("  salvages    %d here, %s of %s%s (keelson salvage list %s)\n", s.Count, human(s.Bytes), human(s.BytesMax), low, v.Name)
+	}
+	if u := v.Undo; u != nil && (u.State != "" || u.Reason != "") {
+		o.printf("  undo log    %s, %s of %s%s\n", orNone(u.State), human(u.Bytes), human(u.BytesMax), after(": ", u.Reason))
+	}
 	for _, w := range v.Views {
 		o.printf("  view        %s, read-only, %d clients: %s\n", viewOf(&w), w.Clients, strings.Join(w.Addresses, " "))
 	}
@@ -117,6 +127,9 @@ func (o *overview) mirrors(self string, mirrors []api.MirrorStatus) {
 		name := fmt.Sprintf("  %s->%s", orNone(m.Source), m.Target)
 		if m.Reason != "" {
 			o.printf("%s: %s\n", name, m.Reason)
+		}
+		if m.NotPromotable != "" {
+			o.printf("%s: cannot become source: %s\n", name, m.NotPromotable)
 		}
 		if m.Resync != nil && m.Resync.State == "running" && m.Resync.Rule != "" {
 			o.printf("%s: %s resync by rule %s\n", name, m.Resync.Kind, m.Resync.Rule)

@@ -46,6 +46,26 @@ type VolumeStatus struct {
 	HotExtents   int              `json:"hot_extents"`
 	UnknownBytes int64            `json:"unknown_bytes"`
 	Views        []View           `json:"views,omitempty"` // attached at the agent asked
+	Undo         *UndoStatus      `json:"undo,omitempty"`  // of the agent asked
+	Salvage      *SalvageStatus   `json:"salvage,omitempty"`
+}
+
+// UndoStatus is how this copy could be brought back to what it was before the resync that runs.
+type UndoStatus struct {
+	State    string `json:"state"`  // "" (no resync runs) | rolling (it can) | given-up | rolling-back | none (it never held anything)
+	Reason   string `json:"reason"` // of given-up, or why the last resync stopped
+	Bytes    int64  `json:"bytes"`  // on the disk
+	BytesMax int64  `json:"bytes_max"`
+	Regions  int64  `json:"regions"` // saved in it
+}
+
+// SalvageStatus is what this server keeps of what had to be given up.
+type SalvageStatus struct {
+	Count     int   `json:"count"`
+	Bytes     int64 `json:"bytes"` // on the disk
+	BytesMax  int64 `json:"bytes_max"`
+	RoomBytes int64 `json:"room_bytes"`
+	RoomLow   bool  `json:"room_low"`
 }
 
 // DeviceStatus is one way to use the volume here.
@@ -70,7 +90,8 @@ type MirrorStatus struct {
 	Position       uint64        `json:"position"`
 	LagBytes       int64         `json:"lag_bytes"`
 	LagSeconds     float64       `json:"lag_seconds"`
-	Promotable     bool          `json:"promotable"`
+	Promotable     bool          `json:"promotable"`               // the target can become source; by force, and with what that loses, if the state is not Mirroring
+	NotPromotable  string        `json:"not_promotable,omitempty"` // why not
 	AsOf           time.Time     `json:"as_of"`
 	BytesOnWire    int64         `json:"bytes_on_wire"` // of this session, source to target, all frames
 	QueuedBytes    int64         `json:"queued_bytes"`  // frames that wait for the socket now
@@ -169,7 +190,36 @@ type SwitchoverResult struct {
 	Done   bool             `json:"done"`
 	Steps  []SwitchoverStep `json:"steps"`
 	Risks  []string         `json:"risks"`
-	Millis int64            `json:"millis"` // how long writes were held
+	Risk   *SwitchoverRisk  `json:"risk,omitempty"` // of a forced take-over
+	Millis int64            `json:"millis"`         // how long writes were held
+}
+
+// SwitchoverRisk is what is known of a forced take-over before anybody is asked to promise anything. Risks says it in words.
+type SwitchoverRisk struct {
+	AtRisk        bool       `json:"at_risk"` // something answered may be lost; false: nothing is, if the source stopped when it was lost
+	Position      uint64     `json:"position"`
+	Generation    string     `json:"generation"`
+	InSync        bool       `json:"in_sync"`            // a member of the in-sync set that it knows
+	InStep        bool       `json:"in_step"`            // it was in step with the source when that was lost
+	Consistent    string     `json:"consistent"`         // yes | rolling: goes back to Position | no: cannot become source
+	SourceHeard   *time.Time `json:"source_heard"`       // null: not since this server started
+	SilentSeconds *float64   `json:"silent_seconds"`     // since then
+	Mode          string     `json:"mode"`               // sync | async
+	LagBytes      *int64     `json:"lag_bytes"`          // async: what was on its way when the source was last heard; null: not known
+	LagSeconds    *float64   `json:"lag_seconds"`        //
+	CatchUp       string     `json:"catch_up,omitempty"` // the server that becomes source first, since it may hold more
+	Others        []Survivor `json:"others"`             // what other members last said of their copies
+}
+
+// Survivor is what a member last said of its copy.
+type Survivor struct {
+	Node       string `json:"node"`
+	Reachable  bool   `json:"reachable"`
+	Position   uint64 `json:"position"`
+	Generation string `json:"generation"`
+	InSync     bool   `json:"in_sync"`
+	Usable     bool   `json:"usable"` // not in the middle of a resync that cannot be undone
+	Ahead      bool   `json:"ahead"`  // it may hold answered writes that the server asked for lacks
 }
 
 // SwitchoverStep is one step of the plan.

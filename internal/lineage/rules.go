@@ -76,6 +76,9 @@ const (
 	RuleApplying     = "applying"
 	RuleCopyChanges  = "copy-changes"
 	RuleTooManyViews = "too-many-views"
+	RuleSalvageFull  = "salvage-full"
+	RuleSalvageLow   = "salvage-room-low"
+	RuleNoWayBack    = "no-way-back"
 
 	// The in-sync set.
 	RuleShrink = "in-sync-shrinks"
@@ -142,6 +145,9 @@ var Rules = []Rule{
 	{RuleApplying, "another salvage is being applied to the volume", "wait for that to end, then ask again"},
 	{RuleCopyChanges, "the copy is being written to at this moment, so a view of it would not stand still", "use the volume at its source; or pause the mirror first (keelson mirror pause VOLUME --target NODE)"},
 	{RuleTooManyViews, "the agent has as many views attached as its configuration allows (views-max)", "detach one (keelson status shows them), or raise views-max"},
+	{RuleSalvageFull, "there is no room to keep what a resync would give up, so it stops before anything is lost", "export and delete salvages of the target that nobody needs (keelson salvage list VOLUME), or raise salvage-bytes there; it goes on by itself"},
+	{RuleSalvageLow, "less than a fifth of the room for salvages is left on that server", "export and delete those that nobody needs (keelson salvage list VOLUME), or raise salvage-bytes there"},
+	{RuleNoWayBack, "a resync changed more than the undo log has room for, or that log cannot be used: the resync goes on, but the copy cannot be made the source before it has ended", "let the resync end; for the next time raise undo-bytes on that server"},
 
 	{RuleShrink, "a member was lost and left the in-sync set before anything was answered without it", "nothing: it comes back by itself when its server is reachable"},
 	{RuleAdmit, "the target holds everything answered, durably, and joined the in-sync set", ""},

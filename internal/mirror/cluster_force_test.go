@@ -312,6 +312,7 @@ func (c *cluster) wishFor(at *server, noCatchUp bool) *wish {
 	w := &wish{noCatchUp: noCatchUp, follow: at.lastIn}
 	at.m.Know(at.own())
 	if f := at.m.Facts(at.name); f.Risk != nil && at.lastIn != nil && at.in == nil && len(at.inbox)+len(at.effects) == 0 {
+		f.Risk.NoCatchUp = noCatchUp
 		risks, _ := f.Risk.AtRisk(f)
 		w.careful = len(risks) == 0 && at.lastIn.sDead
 	}

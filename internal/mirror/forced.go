@@ -25,7 +25,8 @@ type takeover struct {
 	reports  []lineage.Survivor
 	unusable []string // who promised, and why its copy does not count
 	silent   []string
-	noCatch  bool // told to go on although another survivor may hold more
+	noCatch  bool   // told to go on although another survivor may hold more
+	planned  string // the survivor that the plan takes from; without its word the plan would not be what was shown
 	risks    []string
 }
 
@@ -37,7 +38,10 @@ func (m *Machine) forceHere(c Command, plan string, noCatchUp, told bool) {
 		return
 	}
 	facts := m.Facts(m.cfg.Self)
-	f := &takeover{data: switchover.Forced(plan, facts), command: c.ID, noCatch: noCatchUp || told, waiting: map[string]bool{},
+	if facts.Risk != nil {
+		facts.Risk.NoCatchUp = noCatchUp || told
+	}
+	f := &takeover{planned: facts.Risk.CatchUp(), data: switchover.Forced(plan, facts), command: c.ID, noCatch: noCatchUp || told, waiting: map[string]bool{},
 		term: lineage.Term{N: m.highestTerm() + 1, Node: m.cfg.Self}, started: m.now, deadline: m.now.Add(m.cfg.FenceMax), step: switchover.StepFence}
 	f.risks = f.data.Risks
 	nodes := append([]string{m.cfg.Self}, m.others()...)
@@ -69,7 +73,7 @@ func (m *Machine) refuseForce(told bool) (rule, why string) {
 		return lineage.RuleDiskFailed, fmt.Sprintf("the disk of %s failed", m.cfg.Self)
 	case m.own.Consistent == "no":
 		return lineage.RuleNotConsistent, m.cfg.Self + " is in the middle of a resync that cannot be rolled back"
-	case len(m.own.History) == 0:
+	case !Whole(m.cfg.Self, m.own.History, m.st.Record):
 		return lineage.RuleNotConsistent, m.cfg.Self + " has never held a whole copy of the volume"
 	}
 	return "", ""
@@ -145,6 +149,8 @@ func (m *Machine) judgeSurvivors() *Reply {
 		return refuse(lineage.RuleDiskFailed, "", "the disk of %s failed", m.cfg.Self)
 	case f.mine.Consistent == "no":
 		return refuse(lineage.RuleNotConsistent, "", "%s is in the middle of a resync that cannot be rolled back", m.cfg.Self)
+	case f.planned != "" && !slices.ContainsFunc(f.reports, func(s lineage.Survivor) bool { return s.Node == f.planned }):
+		return refuse(lineage.RuleBehindSurvivor, "", "%s may hold answered writes that %s lacks, and does not answer any more", f.planned, m.cfg.Self)
 	case f.best.Node == m.cfg.Self:
 		return nil
 	case f.noCatch:

@@ -16,6 +16,7 @@ type link struct {
 	failed  bool   // the target's disk
 	rule    string // why it is not Mirroring
 	reason  string
+	noted   string // the rule by which the target ended the last session, as it was told; "" since it was in step
 
 	retry       time.Duration // next back-off
 	retryAt     time.Time
@@ -169,14 +170,17 @@ func (m *Machine) linkDown(e LinkDown) {
 	if l == nil {
 		return
 	}
-	was := l.phase
-	rule := ""
+	was, rule := l.phase, e.Rule
+	if rule != "" { // it will say so again
+		l.retry = m.cfg.RetryMax
+	}
 	if e.Failed {
 		l.failed, rule = true, lineage.RuleDiskFailed
 		l.retry = m.cfg.RetryMax
 	}
 	m.dropSession(l, rule, e.Why)
-	if was >= comparing {
+	news := rule == "" || l.noted != rule
+	if l.noted = rule; was >= comparing && news {
 		m.noteOn("mirror "+m.cfg.Self+"->"+e.Target, "warning", rule, "the session ended: "+e.Why)
 	}
 }
@@ -205,7 +209,7 @@ func (m *Machine) linkInStep(e InStep) {
 		return
 	}
 	l.phase, l.retry, l.expectUntil, l.lostAt, l.reason = inStep, 0, time.Time{}, time.Time{}, "waiting until everything answered is on its disk"
-	l.since = lineage.Epoch{}
+	l.since, l.noted = lineage.Epoch{}, ""
 	if s := m.member(e.Target); s != nil && l.full > s.FullDone {
 		m.changeSettings(func(st *lineage.Settings) { st.Find(e.Target).FullDone = l.full })
 	}

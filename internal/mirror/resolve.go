@@ -83,7 +83,7 @@ func (m *Machine) risk() *switchover.Risk {
 		return nil
 	}
 	r := &switchover.Risk{Mine: m.own.Survivor(m.cfg.Self, m.st.Clone().Record), Consistent: m.own.Consistent, InStep: m.in.from == m.source() && (m.in.lastInStep || m.in.session && m.in.inStep),
-		Never: len(m.own.History) == 0}
+		Never: !Whole(m.cfg.Self, m.own.History, m.st.Record)}
 	if m.st.Heir != nil {
 		r.HandedTo = m.st.Heir.Node
 	}

@@ -79,7 +79,7 @@ func (s *script) linkEvent(verb string, w *words) Event {
 		return LinkRefused{Target: target, Session: session, Promised: promised, Rule: w.next(), Message: w.rest()}
 	case "down":
 		node()
-		return LinkDown{Target: target, Session: session, Failed: w.flag("failed"), Why: w.rest()}
+		return LinkDown{Target: target, Session: session, Failed: w.flag("failed"), Rule: w.opt("rule", ""), Why: w.rest()}
 	case "compared":
 		node()
 		return Compared{target, session, w.next(), int64(w.number(w.next()))}

@@ -39,6 +39,8 @@ type PeerInfo struct {
 	Position   lineage.Position `json:"position"`
 	Floor      lineage.Position `json:"floor"`
 	Consistent string           `json:"consistent"`
+	GaveUp     string           `json:"gave_up,omitempty"` // with Consistent "no": why there is no way back to before the resync
+	Failed     bool             `json:"failed,omitempty"`  // its disk
 }
 
 // Event is something that happened. Each carries no time of its own: Step gets it.
@@ -110,7 +112,8 @@ type (
 	LinkDown struct {
 		Target, Why string
 		Session     uint64
-		Failed      bool // the target's disk failed
+		Failed      bool   // the target's disk failed
+		Rule        string // by which the target ended it; "" if it named none
 	}
 	// Compared: what the comparison found.
 	Compared struct {

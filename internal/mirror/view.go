@@ -47,6 +47,7 @@ type MirrorView struct {
 	Reason, Rule   string
 	Kind           string // of the resync under way, or last in this session
 	Session        uint64 // 0: none
+	NotPromotable  string // why the target cannot become source, not even by force; "" if it can
 }
 
 // PlanView is a switchover under way.
@@ -180,7 +181,21 @@ func (m *Machine) mirrorView(node string) MirrorView {
 			v.Reason = "the source is not open: " + m.boot.reason
 		}
 	}
+	v.NotPromotable = m.notPromotable(node, v.State)
 	return v
+}
+
+// notPromotable is NotPromotable as a source knows it.
+func (m *Machine) notPromotable(node string, s State) string {
+	switch s {
+	case Mirroring:
+		return ""
+	case Failed:
+		return "the disk of " + node + " failed"
+	case SplitBrain:
+		return "an administrator has to choose a side of the split brain first"
+	}
+	return NotPromotable(node, m.peer(node).info)
 }
 
 // recorded reports whether the target is a member of the durable record and has said that it knows.

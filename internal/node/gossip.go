@@ -174,7 +174,12 @@ func (n *Node) state() nodeState {
 // info is what a peer has to know of this replica.
 func (a *vol) info() mirror.PeerInfo {
 	h, own, view := a.v.Header(), a.v.Own(), a.view.Load()
+	gaveUp := ""
+	if own.Consistent == "no" {
+		gaveUp = a.v.UndoStatus().Reason
+	}
 	return mirror.PeerInfo{
+		GaveUp: gaveUp, Failed: own.Failed,
 		Known: true, Role: h.Role, Serving: view.Open, Promised: h.Promised, Served: h.Served, Record: h.Record,
 		Settings: h.Settings, History: own.History, Position: own.Position, Floor: own.Floor, Consistent: own.Consistent,
 	}

@@ -100,7 +100,11 @@ func (a *vol) status(now time.Time) api.VolumeStatus {
 	if err := a.failed(); err != nil {
 		s.Reason = err.Error()
 	}
+	s.Undo, s.Salvage = undoStatus(st.Undo)
 	for _, m := range view.Mirrors {
+		if m.Target == a.n.cfg.Node { // a target knows its own copy best
+			m.NotPromotable = a.notPromotable(m)
+		}
 		s.Mirrors = append(s.Mirrors, mirrorStatus(m, st.Links[m.Target], now))
 	}
 	for _, c := range view.Candidates {
@@ -149,6 +153,19 @@ func (a *vol) fromSource(s *api.VolumeStatus) {
 			}
 		}
 	}
+}
+
+// notPromotable says why this target cannot become source.
+func (a *vol) notPromotable(m mirror.MirrorView) string {
+	if m.State == mirror.SplitBrain {
+		return m.Reason
+	}
+	return mirror.NotPromotable(a.n.cfg.Node, a.info())
+}
+
+func undoStatus(u volume.UndoStatus) (*api.UndoStatus, *api.SalvageStatus) {
+	return &api.UndoStatus{State: u.State, Reason: u.Reason, Bytes: u.Bytes, BytesMax: u.BytesMax, Regions: u.Regions},
+		&api.SalvageStatus{Count: u.Salvages, Bytes: u.SalvageBytes, BytesMax: u.SalvageBytesMax, RoomBytes: u.RoomBytes, RoomLow: u.RoomLow}
 }
 
 func roleName(r lineage.Role) string {
@@ -202,7 +219,7 @@ func (n *Node) addresses(name string) []string {
 func mirrorStatus(m mirror.MirrorView, l volume.LinkStatus, now time.Time) api.MirrorStatus {
 	s := api.MirrorStatus{
 		Source: m.Source, Target: m.Target, Mode: string(m.Mode), State: string(m.State), Reason: m.Reason, Position: l.Position,
-		LagBytes: l.LagBytes, LagSeconds: l.LagTime.Seconds(), Promotable: m.State == mirror.Mirroring, AsOf: now.UTC(), BytesOnWire: l.WireBytes, QueuedBytes: l.Queued,
+		LagBytes: l.LagBytes, LagSeconds: l.LagTime.Seconds(), Promotable: m.NotPromotable == "", NotPromotable: m.NotPromotable, AsOf: now.UTC(), BytesOnWire: l.WireBytes, QueuedBytes: l.Queued,
 	}
 	if r := l.Resync; r != nil {
 		s.Resync = resyncStatus(*r)

@@ -48,10 +48,13 @@ func (s *service) Switchover(ctx context.Context, r api.Switchover, step func(ap
 func (a *vol) shownPlan(ctx context.Context, r api.Switchover) (*api.SwitchoverResult, error) {
 	var plan switchover.Plan
 	var refused *switchover.Refusal
+	var risk *switchover.Risk
 	err := a.ask(ctx, func(m *mirror.Machine) {
 		m.Know(a.v.Own())
 		facts := m.Facts(r.To)
 		facts.Heir.LagBytes = a.v.Status(now()).Links[r.To].LagBytes
+		a.knowRisk(facts.Risk, facts.Source, r.NoCatchUp)
+		risk = facts.Risk
 		plan, refused = switchover.Planned(randomID(), facts), switchover.Check(facts)
 		if r.Force && refused != nil && refused.Rule == lineage.RuleNeedsForce {
 			plan, refused = switchover.Forced(plan.ID, facts), nil
@@ -64,6 +67,9 @@ func (a *vol) shownPlan(ctx context.Context, r api.Switchover) (*api.SwitchoverR
 		return nil, api.Refusal(refused.Rule, "volume "+a.name, refused.Message, refused.Next)
 	}
 	result := &api.SwitchoverResult{Volume: a.name, From: plan.From, To: plan.To, Risks: append([]string{}, plan.Risks...), Steps: []api.SwitchoverStep{}}
+	if r.Force {
+		result.Risk = riskStatus(risk, len(plan.Risks) > 0)
+	}
 	for _, assumed := range plan.Assumes {
 		result.Risks = append(result.Risks, "nothing, if "+assumed)
 	}

@@ -24,6 +24,7 @@ type vol struct {
 	dir     string
 	v       *volume.Volume
 	m       *mirror.Machine // the loop's
+	alarms  alarms          // the loop's
 	session string          // prefix of session names
 	view    atomic.Pointer[mirror.View]
 	samples samples // of the last hour
@@ -142,6 +143,7 @@ func (a *vol) loop() {
 			if lost := a.v.Waiting(); len(lost) > 0 {
 				a.step(mirror.AnswersWait{Members: lost})
 			}
+			a.watchRoom()
 			a.step(mirror.Tick{})
 		case <-a.wake:
 			a.mu.Lock()

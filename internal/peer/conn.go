@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -257,14 +258,24 @@ func (c *Conn) Close(reason error) error {
 	return nil
 }
 
+// farewell says why the stream ends. A reason that names a rule travels as a refusal.
 func (c *Conn) farewell(reason error) {
 	text := reason.Error()
-	body, err := wire.Marshal(wire.TypeBye, wire.Bye{Reason: text[:min(len(text), reasonBytesMax)]})
+	kind, what := wire.TypeBye, any(wire.Bye{Reason: text[:min(len(text), reasonBytesMax)]})
+	var no *RefusedError
+	var ruled interface{ RuleName() string }
+	switch {
+	case errors.As(reason, &no):
+		kind, what = wire.TypeRefuse, wire.Refusal{Rule: no.Rule, Message: no.Message[:min(len(no.Message), reasonBytesMax)]}
+	case errors.As(reason, &ruled):
+		kind, what = wire.TypeRefuse, wire.Refusal{Rule: ruled.RuleName(), Message: text[:min(len(text), reasonBytesMax)]}
+	}
+	body, err := wire.Marshal(kind, what)
 	if err != nil {
 		return
 	}
 	c.SetRate(0)
-	c.Queue(wire.Header{Type: wire.TypeBye}, nil, body)
+	c.Queue(wire.Header{Type: kind}, nil, body)
 	c.TryFlush()
 	ctx, cancel := context.WithTimeout(context.Background(), closeWaitMax)
 	defer cancel()

@@ -195,6 +195,22 @@ func TestCloseSaysWhy(t *testing.T) {
 	})
 }
 
+// ruled is a reason that names a rule.
+type ruled struct{ error }
+
+func (ruled) RuleName() string { return "salvage-full" }
+
+// TestCloseTellsTheRule: a reason that names a rule, however it is wrapped, arrives with it.
+func TestCloseTellsTheRule(t *testing.T) {
+	a, b := pair(t, wire.EncryptionOff, Options{})
+	a.Close(fmt.Errorf("the resync: %w", ruled{errors.New("no room")}))
+	_, _, err := b.Read()
+	var no *RefusedError
+	if !errors.As(err, &no) || no.RuleName() != "salvage-full" || !strings.Contains(no.Message, "the resync: no room") {
+		t.Error(err)
+	}
+}
+
 func TestCloseDoesNotWaitForADeafPeer(t *testing.T) {
 	both(t, func(t *testing.T, encryption string) {
 		a, _ := pair(t, encryption, Options{SocketBytes: 64 << 10})

@@ -130,11 +130,6 @@ func (c *Conn) Refuse(rule, message string) error {
 	no := wire.Refusal{Rule: rule, Message: message[:min(len(message), reasonBytesMax)]}
 	reason := &RefusedError{Peer: "this server", Rule: rule, Message: message}
 	if c.accepted {
-		body, err := wire.Marshal(wire.TypeRefuse, no)
-		if err != nil {
-			return err
-		}
-		c.Queue(wire.Header{Type: wire.TypeRefuse}, nil, body)
 		return c.Close(reason)
 	}
 	err := c.tcp.SetDeadline(time.Now().Add(c.o.HandshakeTimeout))

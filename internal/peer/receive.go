@@ -31,6 +31,9 @@ type RefusedError struct {
 	Peer, Rule, Message, Next string
 }
 
+// RuleName is the rule that the peer refused by.
+func (e *RefusedError) RuleName() string { return e.Rule }
+
 func (e *RefusedError) Error() string {
 	text := fmt.Sprintf("%s refuses: %s", e.Peer, e.Message)
 	if e.Next != "" {

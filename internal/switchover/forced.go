@@ -22,6 +22,7 @@ type Risk struct {
 	LagBytes   int64
 	LagSeconds float64
 	Others     []Seen // members that are not the silent source
+	NoCatchUp  bool   // what other survivors have is not taken
 }
 
 // Seen is what another member last said of its copy.
@@ -40,8 +41,26 @@ func (r Risk) Better() (out []lineage.Survivor) {
 	return out
 }
 
+// CatchUp is the survivor that becomes source first, so that nothing that it holds is lost; "" if none does.
+func (r *Risk) CatchUp() string {
+	if r == nil || r.NoCatchUp {
+		return ""
+	}
+	best := r.Mine
+	for _, o := range r.Others {
+		if o.Reachable && o.Survivor.Consistent && o.Survivor.Compare(best) > 0 {
+			best = o.Survivor
+		}
+	}
+	if best.Node == r.Mine.Node {
+		return ""
+	}
+	return best.Node
+}
+
 // Names of the steps that only a forced take-over has.
 const (
+	StepCatchUp  = "catch-up"
 	StepFence    = "fence"
 	StepRollBack = "roll-back"
 )
@@ -50,6 +69,9 @@ const (
 func Forced(id string, f Facts) Plan {
 	p := Plan{ID: id, From: f.Source, To: f.To}
 	p.Steps = append(p.Steps, Step{StepFence, fmt.Sprintf("every server that is reached promises the new term of %s and hangs up the old source; one that sees a source alive refuses", f.To)})
+	if from := f.Risk.CatchUp(); from != "" {
+		p.Steps = append(p.Steps, Step{StepCatchUp, fmt.Sprintf("%s may hold answered writes that %s lacks: it becomes the source first, %s takes them from it, and then the role", from, f.To, f.To)})
+	}
 	if f.Risk != nil && f.Risk.Consistent == "rolling" {
 		p.Steps = append(p.Steps, Step{StepRollBack, fmt.Sprintf("%s undoes its interrupted resync, back to number %d", f.To, f.Risk.Mine.Position.Number)})
 	}
@@ -76,7 +98,11 @@ func forcedMirrors(f Facts) string {
 func (r Risk) AtRisk(f Facts) (risks, assumes []string) {
 	add := func(format string, args ...any) { risks = append(risks, fmt.Sprintf(format, args...)) }
 	source, heard := orUnknown(f.Source), r.heard()
+	taken := r.CatchUp()
 	for _, b := range r.Better() {
+		if b.Node == taken { // a step of the plan
+			continue
+		}
 		add("%s may hold answered writes that %s lacks: it is at number %d and knows in-sync record %s.%d, %s is at %d and knows %s.%d", b.Node, f.To,
 			b.Position.Number, b.Record.Epoch.Term, b.Record.Epoch.N, f.To, r.Mine.Position.Number, r.Mine.Record.Epoch.Term, r.Mine.Record.Epoch.N)
 	}
@@ -95,7 +121,7 @@ func (r Risk) AtRisk(f Facts) (risks, assumes []string) {
 	case !r.InStep:
 		add("%s has not been in step with %s since it started: what %s answered without it is missing (%s; number %d here)", f.To, source, source, heard, r.Mine.Position.Number)
 	case r.Async && r.LagKnown:
-		add("%s is an async mirror: %d bytes, %.1f seconds of writes were on their way to it (%s)", f.To, r.LagBytes, r.LagSeconds, heard)
+		add("%s is an async mirror: %d bytes, %.1f seconds of writes were on their way to it when the source last said so (%s)", f.To, r.LagBytes, r.LagSeconds, heard)
 	case r.Async:
 		add("%s is an async mirror: writes that were on their way to it are missing (%s)", f.To, heard)
 	default:
@@ -117,8 +143,12 @@ func Gist(f Facts) string {
 		return ""
 	}
 	risks, assumes := f.Risk.AtRisk(f)
-	if len(risks) > 0 {
-		return "at risk: " + risks[0]
+	text := fmt.Sprintf("%s is at number %d; ", f.To, f.Risk.Mine.Position.Number)
+	if from := f.Risk.CatchUp(); from != "" {
+		text += fmt.Sprintf("it would first take what it lacks from %s; ", from)
 	}
-	return "nothing answered is at risk if " + assumes[0]
+	if len(risks) > 0 {
+		return text + "at risk: " + strings.Join(risks, "; ")
+	}
+	return text + "nothing answered is at risk if " + assumes[0]
 }

@@ -22,7 +22,7 @@ func lost(change func(*Risk)) Facts {
 func TestAForcedTakeOverSaysWhatIsAtRisk(t *testing.T) {
 	for want, change := range map[string]func(*Risk){
 		"":                              func(*Risk) {},
-		"c may hold answered writes":    func(r *Risk) { r.Others[0].Survivor.Record.Epoch.N = 3 },
+		"c may hold answered writes":    func(r *Risk) { r.Others[0].Survivor.Record.Epoch.N, r.NoCatchUp = 3, true },
 		"not in the in-sync set":        func(r *Risk) { r.Mine.Record.Members = []string{"a", "c"} },
 		"goes back to number 44":        func(r *Risk) { r.Consistent = "rolling" },
 		"cannot be rolled back":         func(r *Risk) { r.Consistent = "no" },
@@ -57,5 +57,31 @@ func TestAForcedPlanNamesEachNewMirror(t *testing.T) {
 	}
 	if got := strings.Join(names, " "); got != "fence roll-back serve mirrors" || !strings.Contains(p.Steps[3].Text, "b->a, b->c") {
 		t.Errorf("%s: %+v", got, p.Steps)
+	}
+}
+
+// What another survivor has is a step of the plan, not a risk, if it can be taken.
+func TestAForcedPlanTakesWhatSurvivorsHave(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Risk)
+		taken  bool
+	}{
+		"taken":       {func(r *Risk) {}, true},
+		"not wanted":  {func(r *Risk) { r.NoCatchUp = true }, false},
+		"not reached": {func(r *Risk) { r.Others[0].Reachable = false }, false},
+		"unusable":    {func(r *Risk) { r.Others[0].Survivor.Consistent = false }, false},
+	} {
+		f := lost(func(r *Risk) {
+			r.Others[0].Survivor.Record.Epoch.N = 3
+			c.change(r)
+		})
+		p := Forced("p", f)
+		first := p.Steps[1].Name == StepCatchUp && strings.Contains(p.Steps[1].Text, "c may hold")
+		if first != c.taken || (len(p.Risks) == 0) != c.taken {
+			t.Errorf("%s: %+v, risks %q", name, p.Steps, p.Risks)
+		}
+		if gist := Gist(f); !strings.Contains(gist, "b is at number 44") || strings.Contains(gist, "from c") != c.taken {
+			t.Errorf("%s: %s", name, gist)
+		}
 	}
 }

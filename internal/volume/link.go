@@ -209,7 +209,12 @@ func (l *link) run() {
 		v.remember(l)
 	})
 	close(l.gone)
-	v.post(mirror.LinkDown{Target: l.target, Session: l.session, Why: err.Error()})
+	down := mirror.LinkDown{Target: l.target, Session: l.session, Why: err.Error()}
+	var ruled interface{ RuleName() string }
+	if errors.As(err, &ruled) {
+		down.Rule = ruled.RuleName()
+	}
+	v.post(down)
 }
 
 func (l *link) read() error {

@@ -12,11 +12,12 @@ import (
 	"github.com/zeebo/blake3"
 
 	"keelson/internal/block"
+	"keelson/internal/lineage"
 	"keelson/internal/undo"
 )
 
 // RuleSalvageFull is the rule that a resync stops by when what it would overwrite cannot be kept (rule 28).
-const RuleSalvageFull = "salvage-full"
+const RuleSalvageFull = lineage.RuleSalvageFull
 
 // ErrSalvageFull is in the error of a session, or a rollback, that stopped by RuleSalvageFull.
 var ErrSalvageFull = errors.New("there is no room to keep what would be overwritten")
@@ -29,8 +30,19 @@ func (v *Volume) now() time.Time { return time.Now().UTC() }
 func (v *Volume) salvageFull(err error) error {
 	err = fmt.Errorf("volume %s: %w: the resync stops until some salvages of this server are exported and deleted, or the limit is raised (%s): %w", v.name, ErrSalvageFull, RuleSalvageFull, err)
 	v.setUndoReason(err.Error())
-	return err
+	return &ruledError{RuleSalvageFull, err}
 }
+
+// ruledError is an end of a session that the other server learns with its rule.
+type ruledError struct {
+	rule string
+	error
+}
+
+// RuleName is the rule.
+func (e *ruledError) RuleName() string { return e.rule }
+
+func (e *ruledError) Unwrap() error { return e.error }
 
 // salvages opens the store if it is not open.
 func (v *Volume) salvages() (*undo.Store, error) {

@@ -377,16 +377,22 @@ func noRoom(err error) bool { return errors.Is(err, undo.ErrFull) || errors.Is(e
 
 // UndoStatus is how a resync under way could be undone, and what is kept.
 type UndoStatus struct {
-	State     string // "" (no resync runs) | rolling | given-up | rolling-back | none (the replica never held anything)
-	Reason    string // of given-up, or why the last resync stopped
-	Bytes     int64  // of the undo log on the disk
-	BytesMax  int64
-	Regions   int64 // saved in it
-	GaveUp    int64 // how often the way back was given up since the start
-	Salvages  int   // kept
-	RoomBytes int64 // for more of them
-	RoomLow   bool
+	State    string // "" (no resync runs) | rolling | given-up | rolling-back | none (the replica never held anything)
+	Reason   string // of given-up, or why the last resync stopped
+	Bytes    int64  // of the undo log on the disk
+	BytesMax int64
+	Regions  int64 // saved in it
+	GaveUp   int64 // how often the way back was given up since the start
+
+	Salvages        int   // kept
+	SalvageBytes    int64 // of them, on the disk
+	SalvageBytesMax int64
+	RoomBytes       int64 // for more of them
+	RoomLow         bool
 }
+
+// GaveUp is how often the way back was given up since the start.
+func (v *Volume) GaveUp() int64 { return v.undo.gaveUp.Load() }
 
 // UndoStatus is the state now.
 func (v *Volume) UndoStatus() UndoStatus {
@@ -408,8 +414,9 @@ func (v *Volume) UndoStatus() UndoStatus {
 		s.State = "none"
 	}
 	s.RoomBytes, s.RoomLow = v.SalvageRoom()
+	s.SalvageBytesMax = quarter(v.o.Limits.SalvageBytesMax, v.size)
 	if store := v.undo.store.Load(); store != nil {
-		s.Salvages = len(store.List())
+		s.Salvages, s.SalvageBytes = len(store.List()), store.Bytes()
 	}
 	v.mu.Lock()
 	s.Reason = v.undo.reason
