@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"keelson/internal/api"
+	"keelson/internal/attach"
 	"keelson/internal/config"
 	"keelson/internal/node"
 )
@@ -36,7 +37,11 @@ func agentCommand(a *app) *cobra.Command {
 			if err != nil {
 				return configError(file, err)
 			}
-			if err := runAgent(c.Context(), cfg, logger(a.err, cfg.Log, a.json), version); err != nil && !errors.Is(err, context.Canceled) {
+			log := logger(a.err, cfg.Log, a.json)
+			if err := attach.PrepareMemory(cfg.Device.LockMemory); err != nil {
+				return runError{err}
+			}
+			if err := runAgent(c.Context(), cfg, log, version); err != nil && !errors.Is(err, context.Canceled) {
 				return runError{err}
 			}
 			return nil

@@ -71,7 +71,10 @@ func (o *overview) volume(self string, v *api.VolumeStatus) {
 	o.printf("  in sync     %s\n", orNone(strings.Join(v.InSync, " ")))
 	o.printf("  encryption  %s\n", orNone(v.Encryption))
 	for _, d := range v.Devices {
-		o.printf("  device      %s %s\n", d.Kind, d.Address)
+		o.printf("  device      %s %s%s\n", d.Kind, d.Address, after(" as ", d.Path))
+	}
+	if v.Attach != nil && (v.Attach.State == "failed" || v.Attach.Reason != "") {
+		o.printf("  device      %s%s\n", v.Attach.State, after(": ", v.Attach.Reason))
 	}
 	if s := v.Salvage; s != nil && s.Count > 0 {
 		low := ""

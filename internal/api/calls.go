@@ -55,6 +55,10 @@ var calls = []Call{
 		func(ctx context.Context, s Service, r MirrorChange) (*VolumeStatus, error) {
 			return s.ChangeMirror(ctx, r)
 		}),
+	plain("ChangeDevice", "Attaches a block device of the kernel to a volume, or detaches it.", true,
+		func(ctx context.Context, s Service, r DeviceChange) (*DeviceResult, error) {
+			return s.ChangeDevice(ctx, r)
+		}),
 	plain("SplitBrain", "Both sides of a volume whose replicas went on without each other.", false,
 		func(ctx context.Context, s Service, r VolumeName) (*SplitBrain, error) { return s.SplitBrain(ctx, r) }),
 	plain("ResolveSplitBrain", "Keeps one side; what the other has besides goes to a salvage.", true,

@@ -94,6 +94,11 @@ func (c *Client) ChangeMirror(ctx context.Context, r MirrorChange) (*VolumeStatu
 	return call[VolumeStatus](ctx, c, "ChangeMirror", r)
 }
 
+// ChangeDevice implements Service.
+func (c *Client) ChangeDevice(ctx context.Context, r DeviceChange) (*DeviceResult, error) {
+	return call[DeviceResult](ctx, c, "ChangeDevice", r)
+}
+
 // Switchover implements Service.
 func (c *Client) Switchover(ctx context.Context, r Switchover, step func(SwitchoverStep)) (*SwitchoverResult, error) {
 	return callStream[SwitchoverStep, SwitchoverResult](ctx, c, "Switchover", r, func(s *SwitchoverStep) error {

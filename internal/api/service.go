@@ -14,6 +14,7 @@ type Service interface {
 	CreateVolume(ctx context.Context, r CreateVolume) (*VolumeStatus, error)
 	DeleteVolume(ctx context.Context, r DeleteVolume) error
 	ChangeMirror(ctx context.Context, r MirrorChange) (*VolumeStatus, error)
+	ChangeDevice(ctx context.Context, r DeviceChange) (*DeviceResult, error)
 	// SplitBrain shows both sides of a volume; Resolve chooses, PlanResolve says what that would give up.
 	SplitBrain(ctx context.Context, r VolumeName) (*SplitBrain, error)
 	ResolveSplitBrain(ctx context.Context, r ResolveSplitBrain) error

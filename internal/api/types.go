@@ -45,8 +45,9 @@ type VolumeStatus struct {
 	Counters     map[string]int64 `json:"counters,omitempty"`
 	HotExtents   int              `json:"hot_extents"`
 	UnknownBytes int64            `json:"unknown_bytes"`
-	Views        []View           `json:"views,omitempty"` // attached at the agent asked
-	Undo         *UndoStatus      `json:"undo,omitempty"`  // of the agent asked
+	Views        []View           `json:"views,omitempty"`  // attached at the agent asked
+	Attach       *AttachStatus    `json:"attach,omitempty"` // of the agent asked; none if it has no copy or nothing is wished
+	Undo         *UndoStatus      `json:"undo,omitempty"`   // of the agent asked
 	Salvage      *SalvageStatus   `json:"salvage,omitempty"`
 }
 
@@ -72,6 +73,7 @@ type SalvageStatus struct {
 type DeviceStatus struct {
 	Kind    string `json:"kind"` // nbd | loop | ...
 	Address string `json:"address"`
+	Path    string `json:"path,omitempty"` // stable name of a device of the kernel, such as /dev/keelson/data
 }
 
 // ClientStatus is one that has the device open.
@@ -226,7 +228,7 @@ type Survivor struct {
 type SwitchoverStep struct {
 	Name  string `json:"name"`
 	Text  string `json:"text"`
-	State string `json:"state"` // planned | running | done
+	State string `json:"state"` // planned | running | done | failed
 }
 
 // Event is one thing that happened.

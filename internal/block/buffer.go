@@ -42,6 +42,13 @@ func NewBuffer(n int) *Buffer {
 	return b
 }
 
+// Wrap makes b a buffer over memory of the caller's, with one owner. It belongs to no pool: for reads into memory that a
+// protocol gave.
+func (b *Buffer) Wrap(p []byte) {
+	b.Bytes, b.whole, b.class = p, nil, -1
+	b.refs.Store(1)
+}
+
 // Retain adds an owner.
 func (b *Buffer) Retain() *Buffer {
 	b.refs.Add(1)

@@ -18,6 +18,7 @@ type Agent struct {
 	Web        Web     `toml:"web"`
 	Metrics    Metrics `toml:"metrics"`
 	Notify     Notify  `toml:"notify"`
+	Device     Device  `toml:"device"`
 	TLS        TLS     `toml:"tls"`
 	Peers      []Peer  `toml:"peer"`
 	Limits     Limits  `toml:"limits"`
@@ -77,6 +78,27 @@ type Notify struct {
 	Command string `toml:"command"` // path of an executable; "": none
 	Webhook string `toml:"webhook"` // URL; "": none
 	Level   string `toml:"level"`   // the least grave level that is told
+}
+
+// Device says how the kernel of this server gets a block device of a volume (keelson volume attach).
+type Device struct {
+	Attach     string `toml:"attach"`      // AttachAuto | AttachLoop | AttachNBD: where a volume does not say otherwise
+	Directory  string `toml:"directory"`   // of the stable names: DIRECTORY/VOLUME
+	BlockSize  int    `toml:"block-size"`  // logical block size: 512 or 4096
+	LockMemory bool   `toml:"lock-memory"` // the agent's memory is never paged out
+}
+
+// Values of Device.Attach.
+const (
+	AttachAuto = "auto"
+	AttachLoop = "loop"
+	AttachNBD  = "nbd"
+)
+
+// LoopMount is the folder in which the file below a volume's loop device is shown. It follows from the agent's socket, so
+// that whoever knows that can end a device without the agent.
+func LoopMount(socket, volume string) string {
+	return filepath.Join(filepath.Dir(socket), "loop", volume)
 }
 
 // TLS are the PEM files of this server.
@@ -150,6 +172,7 @@ func Default() *Agent {
 		API:        API{Socket: "/run/keelson/agent.sock", Group: "keelson"},
 		NBD:        NBD{Socket: "/run/keelson/nbd.sock"},
 		Notify:     Notify{Level: "warning"},
+		Device:     Device{Attach: AttachAuto, Directory: "/dev/keelson", BlockSize: 512},
 		TLS:        TLS{CA: "/etc/keelson/ca.crt", Cert: "/etc/keelson/node.crt", Key: "/etc/keelson/node.key", Lifetime: Duration(90 * 24 * time.Hour)},
 		Limits:     DefaultLimits(),
 		Log:        Log{Level: "info", Format: "text"},

@@ -35,6 +35,7 @@ func makeFiles(dir string, rec *record) error {
 		a := config.Default()
 		a.Node, a.Cluster, a.Encryption = node, ca.Cluster, rec.Encryption
 		a.State, a.API.Socket, a.NBD.Socket = ".", "agent.sock", "nbd.sock"
+		a.Device.Directory = "dev"
 		a.TLS.CA, a.TLS.Cert, a.TLS.Key = "tls/"+peer.CAFile, "tls/"+peer.CertFile, "tls/"+peer.KeyFile
 		agents[node] = a
 	}

@@ -31,10 +31,12 @@ func (a *vol) do(effect mirror.Effect) error {
 	case mirror.OpenDevice:
 		a.v.OpenDevice()
 		err := a.n.nbd.AddExport(a.name, a.v, nbd.ExportOptions{Description: "Keelson volume " + a.name})
+		a.device.Serve(a.v)
 		a.n.crash("heir-opened")
 		return err
 	case mirror.CloseDevice:
 		a.v.CloseDevice(e.Why)
+		a.device.Withdraw()
 		_ = a.n.nbd.RemoveExport(a.name) // a connection that does not end is cut
 		a.work(func() { a.endViews(true, "the volume's device was closed") })
 		a.v.BecomeTarget()

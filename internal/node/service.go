@@ -173,6 +173,9 @@ func (s *service) DeleteVolume(ctx context.Context, r api.DeleteVolume) error {
 	if users := n.nbd.Connections(r.Name); len(users) > 0 {
 		return api.Refusal(ruleInUse, object, fmt.Sprintf("%d clients use its device (the first from %s)", len(users), users[0].Remote), "end them first")
 	}
+	if err := a.mustBeFree(""); err != nil {
+		return err
+	}
 	members := a.view.Load().Settings.Members
 	for _, m := range members {
 		if p := n.peer(m.Node); !m.Removed && m.Node != n.cfg.Node && (p == nil || !p.isUp()) {

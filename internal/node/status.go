@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"keelson/internal/api"
+	"keelson/internal/attach"
 	"keelson/internal/lineage"
 	"keelson/internal/mirror"
 	"keelson/internal/volume"
@@ -92,6 +93,7 @@ func (a *vol) status(now time.Time) api.VolumeStatus {
 		Source: view.Source, Term: view.Term.N, Generation: h.History.Last().ID.String(), Position: st.Number,
 		InSync: append([]string{}, view.Record.Members...), Encryption: a.n.cfg.Encryption, Devices: a.devices(view),
 		Mirrors: []api.MirrorStatus{}, Switchover: []api.Candidate{}, Counters: st.Counters, HotExtents: st.HotExtents, UnknownBytes: st.Unknown,
+		Attach: a.attachStatus(),
 	}
 	s.State, s.Views = stateOf(view, a.failed()), a.viewsNow()
 	for _, c := range a.n.nbd.Connections(a.name) {
@@ -198,6 +200,9 @@ func (a *vol) devices(v *mirror.View) []api.DeviceStatus {
 	}
 	for _, address := range a.n.addresses(a.name) {
 		out = append(out, api.DeviceStatus{Kind: "nbd", Address: address})
+	}
+	if s := a.device.Status(); s.State == attach.Attached {
+		out = append(out, api.DeviceStatus{Kind: s.Kind, Address: s.Device, Path: s.Link})
 	}
 	return out
 }

@@ -32,12 +32,17 @@ func (s *service) Switchover(ctx context.Context, r api.Switchover, step func(ap
 		return result, err
 	}
 	result, err = a.shownPlan(ctx, r)
+	if err == nil {
+		err = a.mustBeFree("")
+	}
 	if err != nil || r.Plan {
 		return result, err
 	}
 	if err := a.switchTo(ctx, r, result, step); err != nil {
 		return nil, err
 	}
+	a.awaitDeviceGone(ctx)
+	s.awaitDevice(ctx, r.To, r.Volume, step)
 	if r.Wait {
 		return result, s.waitMirrors(ctx, r)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"keelson/internal/api"
+	"keelson/internal/attach"
 	"keelson/internal/lineage"
 	"keelson/internal/mirror"
 	"keelson/internal/peer"
@@ -23,6 +24,7 @@ type vol struct {
 	id      string
 	dir     string
 	v       *volume.Volume
+	device  *attach.Attachment
 	m       *mirror.Machine // the loop's
 	alarms  alarms          // the loop's
 	session string          // prefix of session names
@@ -84,6 +86,7 @@ func newVol(n *Node, name string) (*vol, error) {
 			name, a.dir, h.Node, h.Cluster, n.cfg.Node, n.id.Cluster), v.Close())
 	}
 	a.id, a.v = h.Volume, v
+	a.device = a.newAttachment()
 	a.m = mirror.New(n.machineConfig(), h.Standing)
 	view := a.m.View()
 	a.view.Store(&view)
@@ -242,6 +245,7 @@ func (a *vol) fail(err error) {
 	a.n.log.Error("volume stopped", "volume", a.name, "err", err)
 	a.note("error", "volume "+a.name, "", "stopped: "+err.Error(), "repair what failed and start the agent again")
 	a.v.CloseDevice(err.Error())
+	a.device.Withdraw()
 	_ = a.n.nbd.RemoveExport(a.name)
 	a.v.HangupAll(err)
 	a.v.DropSession(err.Error())
@@ -319,6 +323,7 @@ func (a *vol) close() error {
 		_ = in.conn.Refuse("agent-stops", "the agent is being stopped")
 		close(in.settled)
 	}
+	a.device.Close()
 	a.v.CloseDevice("the agent stops")
 	_ = a.n.nbd.RemoveExport(a.name)
 	a.endViews(false, "the volume is being stopped")

@@ -15,6 +15,9 @@ const (
 	volume     = "internal/volume"
 	peer       = "internal/peer"
 	nbd        = "internal/frontend/nbd"
+	loop       = "internal/frontend/loop"
+	blockdev   = "internal/blockdev"
+	attach     = "internal/attach"
 	api        = "internal/api"
 	config     = "internal/config"
 	node       = "internal/node"
@@ -44,7 +47,11 @@ var entrances = map[string][]string{
 	volume: {block, lineage, resync, wire, mirror, vfs, intentlog, "internal/undo"},
 	peer:   {block, lineage, wire},
 	// A frontend knows nothing of mirrors.
-	nbd:    {block},
+	nbd:      {block},
+	loop:     {block, blockdev},
+	blockdev: {},
+	// The kernel's devices of a volume: made, named, torn down. It knows nothing of roles either.
+	attach: {block, vfs, loop, blockdev},
 	api:    {lineage},
 	config: {},
 	awake:  {},
@@ -57,10 +64,10 @@ var entrances = map[string][]string{
 	gauges: {api},
 	notify: {api},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, awake, cluster, password, journal, gauges, notify, web},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, attach, blockdev, api, config, awake, cluster, password, journal, gauges, notify, web},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
-	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, api, config, node,
+	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, loop, attach, blockdev, api, config, node,
 		"internal/cli", "internal/demo"},
 	"test/arch":    {},
 	"tools":        {},

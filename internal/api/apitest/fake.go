@@ -19,6 +19,7 @@ type Fake struct {
 	OnCreateVolume func(context.Context, api.CreateVolume) (*api.VolumeStatus, error)
 	OnDeleteVolume func(context.Context, api.DeleteVolume) error
 	OnChangeMirror func(context.Context, api.MirrorChange) (*api.VolumeStatus, error)
+	OnChangeDevice func(context.Context, api.DeviceChange) (*api.DeviceResult, error)
 	OnSplitBrain   func(context.Context, api.VolumeName) (*api.SplitBrain, error)
 	OnResolve      func(context.Context, api.ResolveSplitBrain) error
 	OnPlanResolve  func(context.Context, api.ResolveSplitBrain) (*api.ResolvePlan, error)
@@ -177,4 +178,12 @@ func (f *Fake) WebLink(ctx context.Context) (*api.WebLink, error) {
 		return nil, notFaked("WebLink")
 	}
 	return f.OnWebLink(ctx)
+}
+
+// ChangeDevice implements api.Service.
+func (f *Fake) ChangeDevice(ctx context.Context, r api.DeviceChange) (*api.DeviceResult, error) {
+	if f.OnChangeDevice == nil {
+		return nil, notFaked("ChangeDevice")
+	}
+	return f.OnChangeDevice(ctx, r)
 }
