@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -18,14 +19,18 @@ import (
 func (x *chaos) careful(seed uint64) func(ctx context.Context) {
 	return func(ctx context.Context) {
 		rng := rand.New(rand.NewPCG(seed, uint64(x.kills)))
-		for pauseUpTo(ctx, rng, 1500*time.Millisecond) {
+		for pauseUpTo(ctx, rng, time.Second) {
 			up := x.up()
 			if len(up) == 0 {
 				continue
 			}
 			if v := x.serving(); v != nil {
-				if rng.IntN(3) == 0 {
+				switch rng.IntN(6) {
+				case 0, 1:
 					x.plannedTo(rng, v, up)
+				case 2: // frames that wait in the source's memory die with it
+					others := x.c.others(v.Source)
+					x.rate(v.Source, others[rng.IntN(len(others))], []string{"0", "1MiB", "4MiB"}[rng.IntN(3)])
 				}
 				continue
 			}
@@ -55,6 +60,26 @@ func (x *chaos) plannedTo(rng *rand.Rand, v *api.VolumeStatus, up []string) {
 		x.planned++
 	} else {
 		x.refused++
+	}
+}
+
+// rate limits what is sent to the target, a second.
+func (x *chaos) rate(source, target, limit string) {
+	x.command(source, "mirror", "set", x.c.name, "--target", target, "--rate", limit)
+}
+
+// unlimited takes back what rate has set.
+func (x *chaos) unlimited() {
+	x.c.t.Helper()
+	var v *api.VolumeStatus
+	x.c.wait("somebody serves", settleMax, func() error {
+		if v = x.serving(); v == nil {
+			return errors.New("nobody does")
+		}
+		return nil
+	})
+	for _, target := range x.c.others(v.Source) {
+		x.rate(v.Source, target, "0")
 	}
 }
 

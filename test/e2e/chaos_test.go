@@ -169,18 +169,18 @@ func (x *chaos) killSome(victims []string) {
 	}
 	up := slices.DeleteFunc(x.up(), func(n string) bool { return !slices.Contains(victims, n) })
 	x.rng.Shuffle(len(up), func(i, j int) { up[i], up[j] = up[j], up[i] })
-	if v := x.serving(); v != nil && x.rng.IntN(3) == 0 { // the source more often than its targets
+	if v := x.serving(); v != nil && x.rng.IntN(2) == 0 { // the source more often than its targets
 		slices.SortStableFunc(up, func(a, b string) int { return direction(a == v.Source, b == v.Source) })
 	}
 	count := 1
-	if dice := x.rng.IntN(12); dice == 0 {
+	if dice := x.rng.IntN(16); dice == 0 {
 		count = 3
 	} else if dice < 3 {
 		count = 2
 	}
 	for _, node := range up[:min(count, len(up))] {
-		pause := time.Duration(x.rng.IntN(2000)) * time.Millisecond
-		if x.rng.IntN(4) == 0 {
+		pause := time.Duration(x.rng.IntN(1500)) * time.Millisecond
+		if x.rng.IntN(6) == 0 {
 			pause *= 3
 		}
 		x.killOnce(node, pause)
@@ -232,6 +232,9 @@ func (x *chaos) kill(node string, pause time.Duration) {
 		return nil
 	}); err != nil {
 		x.problem(err)
+	}
+	if len(d.inSync) > 0 {
+		pause += 2 * time.Second // long enough for an administrator to look at it
 	}
 	d.again = time.Now().Add(pause)
 	x.mu.Lock()

@@ -33,15 +33,17 @@ func TestKillsCareful(t *testing.T) {
 	f := follow(c, 0, 16*mib, seed)
 	h := record(c, 32*mib, 8*mib, seed)
 	n, each := rounds()
-	source := "a"
+	source, salvages := "a", 0
 	for round := range n {
 		job := []string{"--rw=randwrite", "--bs=8k", "--offset=64m", "--size=16m", "--iodepth=8", "--verify=crc32c", fmt.Sprintf("--randseed=%d", round+1)} // 2048 writes
 		x.tell("round %d: fio at %s while its targets are killed", round+1, source)
 		x.fioWhile(each/4, source, append(job, "--do_verify=1", fmt.Sprintf("--rate_iops=%d", 2048/max(1, int(each/4/time.Second))))...)
 		x.tell("round %d: every agent may be killed", round+1)
 		x.killFor(each-each/4, c.nodes, x.careful(seed))
+		x.unlimited()
 		source = c.waitOneSource()
-		x.tell("round %d: at rest, source %s", round+1, source)
+		salvages += c.takeSalvages(func(string, int64, []byte) {}) // what was on its way when a source died; looked at, and deleted
+		x.tell("round %d: at rest, source %s, %d salvages so far", round+1, source, salvages)
 		c.fio(source, append(job, "--verify_only=1")...)
 		f.waitAnswers(20)
 		c.never(lineage.RuleFullAsked, lineage.RuleForeignContent, lineage.RuleSplitBrain)
@@ -62,12 +64,13 @@ func TestKillsCareful(t *testing.T) {
 		}
 	}
 	checking := time.Now()
-	if err := linearizable(ops); err != nil {
+	early, err := linearizable(ops)
+	if err != nil {
 		t.Errorf("history: %v", err)
 	}
 	c.same()
-	t.Logf("%d kills, %d planned switchovers, %d forced take-overs, %d times waited, %d commands refused; history: %d requests of %d blocks, %d answered, %d mixtures, checked in %s; %s in all",
-		x.kills, x.planned, len(c.logged(lineage.RuleForced)), x.waited, x.refused, len(ops), h.blocks, answered, torn, time.Since(checking).Round(time.Millisecond), time.Since(x.begin).Round(time.Second))
+	t.Logf("%d kills, %d planned switchovers, %d forced take-overs, %d times waited, %d commands refused, %d salvages; history: %d requests of %d blocks, %d answered, %d mixtures, %d blocks with lost writes that were read before their answer, checked in %s; %s in all",
+		x.kills, x.planned, len(c.logged(lineage.RuleForced)), x.waited, x.refused, salvages, len(ops), h.blocks, answered, torn, early, time.Since(checking).Round(time.Millisecond), time.Since(x.begin).Round(time.Second))
 }
 
 // fioWhile runs fio's job at the source while its targets are killed.
