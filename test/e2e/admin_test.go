@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"keelson/internal/api"
@@ -95,8 +94,7 @@ func (x *chaos) safe(heir string) bool {
 		return false
 	}
 	d, dead := x.isDown(plan.From)
-	risky := slices.ContainsFunc(plan.Risks, func(s string) bool { return !strings.HasPrefix(s, "nothing, if ") })
-	if risky || !dead || !slices.Contains(d.inSync, heir) {
+	if plan.Risk == nil || plan.Risk.AtRisk || !dead || !slices.Contains(d.inSync, heir) {
 		x.waited++
 		x.tell("waits rather than making %s the source: source %s down %v, was mirroring to %v, at risk: %v", heir, plan.From, dead, d.inSync, plan.Risks)
 		return false
