@@ -12,7 +12,7 @@ import (
 
 var (
 	switchovers = flag.Int("switchovers", 30, "random switchovers of TestRandomSwitchovers")
-	killMinutes = flag.Float64("kill-minutes", 0.3, "how long TestKillsCareful, TestKillsCareless and TestAsyncTakeOverIsPrefix kill agents")
+	killMinutes = flag.Float64("kill-minutes", 0.3, "how long TestKillsCareful and TestKillsCareless kill agents, and TestAsyncTakeOverIsPrefix for a third of it")
 	raceBinary  = flag.Bool("race-binary", false, "build the agents with the race detector")
 	update      = flag.Bool("update", false, "write what the commands print into the README's tour")
 	keep        = flag.Bool("keep", false, "keep the folders of the clusters")

@@ -90,7 +90,7 @@ func TestAsyncTakeOverIsPrefix(t *testing.T) {
 	s.base, s.writes = make([]uint64, s.blocks), make([][]uint64, s.blocks)
 	source := "a"
 	rounds, cut, given := 0, uint64(0), 0
-	for begin := time.Now(); rounds < 3 || time.Since(begin) < time.Duration(*killMinutes*float64(time.Minute)); rounds++ {
+	for begin := time.Now(); rounds < 3 || time.Since(begin) < time.Duration(*killMinutes*float64(time.Minute)/3); rounds++ {
 		heir := s.round(t, c, rng, source)
 		d, err := c.connect(context.Background())
 		if err != nil {
