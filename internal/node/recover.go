@@ -229,11 +229,9 @@ func (s *service) ResolveSplitBrain(ctx context.Context, r api.ResolveSplitBrain
 	if api.Via(ctx) != "" {
 		return a.resolveHere(ctx, r.Keep)
 	}
-	if report, err := s.SplitBrain(ctx, api.VolumeName{Name: r.Volume}); err != nil || !report.Split {
-		if err != nil {
-			return err
-		}
-		return api.Refusal(lineage.RuleNoSplitBrain, "volume "+r.Volume, "nothing known to "+n.cfg.Node+" shows two sides", lineage.NextOf(lineage.RuleNoSplitBrain))
+	report, err := s.SplitBrain(ctx, api.VolumeName{Name: r.Volume})
+	if err != nil {
+		return err
 	}
 	members := a.view.Load().Settings.Members
 	if !slices.ContainsFunc(members, func(m lineage.Member) bool { return m.Node == r.Keep && !m.Removed }) {
@@ -248,7 +246,18 @@ func (s *service) ResolveSplitBrain(ctx context.Context, r api.ResolveSplitBrain
 	gaveUp := 0
 	var errs []error
 	for _, node := range append(others, r.Keep) {
+		// Who is kept may take over by force then, so there have to be two sides; after a choice that was interrupted only the
+		// one that gave in knows that there were.
+		if node == r.Keep && gaveUp == 0 && !report.Split {
+			why := "nothing known to " + n.cfg.Node + " shows two sides"
+			refusal := api.Refusal(lineage.RuleNoSplitBrain, "volume "+r.Volume, why, lineage.NextOf(lineage.RuleNoSplitBrain))
+			return errors.Join(append([]error{refusal}, errs...)...)
+		}
 		err := s.resolveAt(ctx, node, r)
+		for end := now().Add(gaveInMax); node == r.Keep && stillAlive(err) && now().Before(end) && ctx.Err() == nil; {
+			<-time.After(catchUpPoll) // short beside every deadline
+			err = s.resolveAt(ctx, node, r)
+		}
 		var e *api.Error
 		switch {
 		case err == nil:
@@ -262,6 +271,15 @@ func (s *service) ResolveSplitBrain(ctx context.Context, r api.ResolveSplitBrain
 		return api.Refusal(lineage.RuleNoSplitBrain, "volume "+r.Volume, "no server shows a split brain", lineage.NextOf(lineage.RuleNoSplitBrain))
 	}
 	return errors.Join(errs...)
+}
+
+// gaveInMax is how long the side that is kept may take to hear that the others, which gave in a moment ago, do not serve
+// any more.
+const gaveInMax = 10 * time.Second
+
+func stillAlive(err error) bool {
+	var e *api.Error
+	return errors.As(err, &e) && e.Rule == lineage.RuleSourceAlive
 }
 
 func (s *service) resolveAt(ctx context.Context, node string, r api.ResolveSplitBrain) error {
@@ -279,6 +297,7 @@ func (a *vol) resolveHere(ctx context.Context, keep string) error {
 	reply, err := a.command(ctx, func(id uint64) mirror.Event {
 		return mirror.Command{ID: id, Mine: a.v.Own(), Resolve: &mirror.Resolve{Keep: keep}}
 	})
+	a.n.crash("resolve-done")
 	return replyError("volume "+a.name+" at "+a.n.cfg.Node, reply, err)
 }
 
