@@ -46,7 +46,7 @@ sim:
 # The long form of the end-to-end tests, against a binary with the race detector.
 soak:
 	bash tools/deps.sh
-	$(GO) test -count=1 -timeout 3h -v ./test/e2e -args -switchovers=$(SWITCHOVERS) -pg-rounds=$(PG_ROUNDS) -kill-minutes=$(KILL_MINUTES) -race-binary
+	$(GO) test -count=1 -timeout 3h -v ./test/e2e -args -switchovers=$(SWITCHOVERS) -pg-rounds=$(PG_ROUNDS) -kill-minutes=$(KILL_MINUTES) -matrix-cells=0 -race-binary
 
 # The benchmarks of the packages, and the comparison with peers if it lies beside this checkout.
 bench: build

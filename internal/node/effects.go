@@ -62,6 +62,7 @@ func (a *vol) do(effect mirror.Effect) error {
 	case mirror.Checkpoint:
 		a.v.CheckpointHere(e.Plan)
 	case mirror.Fence:
+		a.n.crash("force-promised")
 		a.fence(e)
 	case mirror.GiveUp:
 		a.giveUp(e)
@@ -70,6 +71,7 @@ func (a *vol) do(effect mirror.Effect) error {
 	case mirror.DeliverToken:
 		a.deliver(e.Heir)
 	case mirror.AskPeers:
+		a.n.crash("boot-asks")
 		for _, node := range e.Nodes {
 			if p := a.n.peer(node); p != nil {
 				p.kick()
@@ -93,20 +95,6 @@ func (a *vol) do(effect mirror.Effect) error {
 		return fmt.Errorf("an effect that this agent does not know")
 	}
 	return nil
-}
-
-// crashBefore are the test hook's points that are events.
-func (a *vol) crashBefore(e mirror.Event) {
-	switch e.(type) {
-	case mirror.Drained:
-		a.n.crash("switchover-drained")
-	case mirror.CheckedThere:
-		a.n.crash("switchover-checked")
-	case mirror.TokenAnswer:
-		a.n.crash("token-answered")
-	case mirror.TokenCame:
-		a.n.crash("heir-token-received")
-	}
 }
 
 // planStep shows a step to whoever waits for the plan.

@@ -95,6 +95,7 @@ func (n *Node) fenceCame(ctx context.Context, from string, r *fenceRequest) (fen
 	if err != nil || reply.Rule != "" || reply.Err != "" {
 		return fenceAnswer{Rule: reply.Rule, Why: reply.Err}, err
 	}
+	n.crash("fence-promised")
 	return fenceAnswer{OK: true, Survivor: a.survivor()}, nil
 }
 
@@ -107,6 +108,7 @@ func (n *Node) giveUpCame(ctx context.Context, from string, r *giveUpRequest) (t
 	reply, err := a.command(ctx, func(id uint64) mirror.Event {
 		return mirror.GiveUpAsked{ID: id, From: from, Term: r.Term, New: r.New}
 	})
+	n.crash("giveup-saved")
 	return tokenAnswer{Taken: err == nil && reply.Rule == "" && reply.Err == "", Rule: reply.Rule, Why: reply.Err}, err
 }
 

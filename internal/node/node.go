@@ -43,7 +43,7 @@ type Node struct {
 	nbd     *nbd.Server
 	events  *journal.Log
 	cluster *cluster.Store
-	crashAt string // test hook: the process kills itself at this point
+	crashAt string // test hook: see crash
 	ids     atomic.Uint64
 	server  *peer.Server       // of peers
 	stop    context.CancelFunc // ends ctx
@@ -54,6 +54,8 @@ type Node struct {
 	peersMu    sync.Mutex // guards what follows, to the next blank line
 	peers      map[string]*neighbour
 	exchanging bool // neighbours run
+
+	making sync.Mutex // one replica at a time is made or forgotten; before mu
 
 	mu      sync.Mutex
 	volumes map[string]*vol  // by name
@@ -277,16 +279,6 @@ func (n *Node) listenNBD() error {
 	}
 	n.spawn(func() { _ = n.nbd.Serve(tcp) })
 	return nil
-}
-
-// crash kills the process at a named point if a test asked for it.
-func (n *Node) crash(point string) {
-	if n.crashAt != "" && n.crashAt == point {
-		n.log.Error("killing itself, as KEELSON_CRASH_AT says", "point", point)
-		p, _ := os.FindProcess(os.Getpid())
-		_ = p.Kill()
-		select {}
-	}
 }
 
 // bump wakes whoever watches the status, and tells peers.

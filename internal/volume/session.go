@@ -195,6 +195,7 @@ func (s *session) apply(h wire.Header, body *block.Buffer) error {
 		if err := v.checkpoint(true, nil); err != nil {
 			return err
 		}
+		v.crash("target-checkpointed")
 		s.durable = max(s.durable, s.written)
 		s.stream.Queue(wire.Header{Type: wire.TypeChecked, Number: s.written}, nil, nil)
 	default:

@@ -19,8 +19,9 @@ type cluster struct {
 	t     *testing.T
 	dir   string
 	nodes []string
-	name  string // of the volume
-	demo  bool   // `keelson demo` started them
+	name  string   // of the volume
+	demo  bool     // `keelson demo` started them
+	env   []string // further variables of every process
 
 	started []*process // by start, in their order
 	exports string     // of the tour: what its shell has exported
@@ -35,7 +36,13 @@ type process struct {
 // demo starts `keelson demo --detach` and returns when it says that both mirrors are Mirroring.
 func demo(t *testing.T, size string, options ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: folder(t), nodes: []string{"a", "b", "c"}, name: "data", demo: true}
+	return demoWith(t, nil, size, options...)
+}
+
+// demoWith is demo with further variables in the environment of its agents.
+func demoWith(t *testing.T, env []string, size string, options ...string) *cluster {
+	t.Helper()
+	c := &cluster{t: t, dir: folder(t), nodes: []string{"a", "b", "c"}, name: "data", demo: true, env: env}
 	t.Cleanup(c.close)
 	c.run("", append([]string{"demo", "--dir", c.dir, "--size", size, "--detach"}, options...)...)
 	c.waitMirroring("a", "b", "c")
@@ -130,7 +137,7 @@ func (c *cluster) launch(node string, env ...string) *process {
 	}
 	defer log.Close() // the child has its own
 	cmd := exec.Command(keelson, "agent", "--config", c.path(node, "keelson.toml"))
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(append(os.Environ(), c.env...), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)

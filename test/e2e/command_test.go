@@ -49,7 +49,7 @@ func (c *cluster) execute(node string, args ...string) result {
 	ctx, cancel := context.WithTimeout(context.Background(), commandMax)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, keelson, args...)
-	cmd.Env = os.Environ()
+	cmd.Env = append(os.Environ(), c.env...)
 	if node != "" {
 		cmd.Env = append(cmd.Env, "KEELSON_SOCKET="+c.path(node, "agent.sock"))
 	}

@@ -25,6 +25,7 @@ const (
 type follower struct {
 	c      *cluster
 	first  int64 // byte offset of block 0
+	seed   uint64
 	stamps [][]uint64
 	next   atomic.Uint64
 
@@ -38,20 +39,26 @@ type follower struct {
 
 // follow starts a follower in [first, first+size) of the volume, which must be zero there.
 func follow(c *cluster, first, size int64, seed uint64) *follower {
-	ctx, cancel := context.WithCancel(context.Background())
-	f := &follower{c: c, first: first, stamps: make([][]uint64, size/blockBytes), cancel: cancel, failed: make(chan error, 4*followerWriters)}
+	f := &follower{c: c, first: first, seed: seed, stamps: make([][]uint64, size/blockBytes), failed: make(chan error, 4*followerWriters)}
 	for i := range f.stamps {
 		f.stamps[i] = []uint64{0}
 	}
+	f.begin()
+	c.t.Cleanup(func() { f.halt() })
+	return f
+}
+
+// begin starts the writers; after a stop they go on with what they know.
+func (f *follower) begin() {
+	ctx, cancel := context.WithCancel(context.Background())
+	f.cancel = cancel
 	for w := range followerWriters {
 		f.ended.Go(func() {
-			if err := f.write(ctx, w, rand.New(rand.NewPCG(seed, uint64(w)))); err != nil {
+			if err := f.write(ctx, w, rand.New(rand.NewPCG(f.seed+f.next.Load(), uint64(w)))); err != nil {
 				f.failed <- fmt.Errorf("writer %d: %w", w, err)
 			}
 		})
 	}
-	c.t.Cleanup(f.halt)
-	return f
 }
 
 // halt ends the writers and waits for them. A second time it does nothing.
