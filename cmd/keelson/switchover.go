@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"keelson/internal/api"
+	"keelson/internal/switchover"
 )
 
 func switchoverCommand(a *app) *cobra.Command {
@@ -79,7 +81,14 @@ func (a *app) switched(r *api.SwitchoverResult) error {
 		return a.document(r)
 	}
 	if r.Done {
-		a.print("volume %s switched over from %s to %s; writes were held for %d ms\n", r.Volume, orNone(r.From), r.To, r.Millis)
+		switch planned := slices.ContainsFunc(r.Steps, func(s api.SwitchoverStep) bool { return s.Name == switchover.StepHold }); {
+		case planned && r.From != r.To:
+			a.print("volume %s switched over from %s to %s; writes were held for %d ms\n", r.Volume, orNone(r.From), r.To, r.Millis)
+		case r.From == r.To:
+			a.print("volume %s opened at %s\n", r.Volume, r.To)
+		default:
+			a.print("volume %s taken over by %s from %s\n", r.Volume, r.To, orNone(r.From))
+		}
 		return nil
 	}
 	for _, line := range planLines(r) {

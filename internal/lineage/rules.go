@@ -124,7 +124,7 @@ var Rules = []Rule{
 	{RulePositionDiffers, "the copy does not hold exactly what the old source had when it handed over", "look at both servers' positions (keelson status) before anything is forced"},
 
 	{RuleNotSource, "only the source changes its mirrors, and this server is not the source", "ask again at the source that status names"},
-	{RuleSourceClosed, "this server was the source and has not opened the volume again yet", "see what it waits for (keelson status)"},
+	{RuleSourceClosed, "this server was the source and has not opened the volume again yet", "see what it waits for (keelson status); if that never comes, open it first: keelson switchover VOLUME --to SOURCE --force"},
 	{RuleAlreadyMember, "the server holds a copy of the volume already", "change its settings with keelson mirror set"},
 	{RuleIsSource, "the server is the source: it has no mirror to itself", "switch over to another server first"},
 	{RuleBadSetting, "the setting has no such value", "see keelson mirror set --help"},

@@ -181,6 +181,8 @@ func (n *Node) createHere(_ context.Context, _ string, r *createRequest) (create
 	if err := api.CheckVolumeName(name); err != nil {
 		return createAnswer{}, err
 	}
+	n.making.Lock()
+	defer n.making.Unlock()
 	n.mu.Lock()
 	_, exists := n.volumes[name]
 	_, unusable := n.broken[name]
@@ -216,6 +218,8 @@ func (n *Node) forget(r nameRequest) error {
 		return err
 	}
 	dir := filepath.Join(n.volumesDir(), r.Name)
+	n.making.Lock()
+	defer n.making.Unlock()
 	n.mu.Lock()
 	a := n.volumes[r.Name]
 	if a != nil && len(n.nbd.Connections(r.Name)) > 0 {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"keelson/internal/api"
 	"keelson/internal/intentlog"
@@ -236,8 +237,29 @@ func (s *service) ChangeMirror(ctx context.Context, r api.MirrorChange) (*api.Vo
 		}
 	}
 	s.n.bump()
+	if r.Action == "remove" {
+		s.n.awaitLeft(ctx, r.Target, a.id)
+	}
 	v := a.status(now())
 	return &v, nil
+}
+
+// leftMax is how long a removal waits for the server that was removed to forget its replica; it does so by itself.
+const leftMax = 5 * time.Second
+
+// awaitLeft waits until the server, if it is reached, has forgotten its replica of the volume: then another one may be
+// made there.
+func (n *Node) awaitLeft(ctx context.Context, node, volume string) {
+	p := n.peer(node)
+	if p == nil {
+		return
+	}
+	for end := now().Add(leftMax); now().Before(end) && ctx.Err() == nil; <-time.After(catchUpPoll) {
+		var theirs nodeState
+		if err := p.post(ctx, "state", n.state(), &theirs); err != nil || !theirs.Volumes[volume].Known {
+			return
+		}
+	}
 }
 
 // addReplica makes the new target's replica; undo unmakes it.

@@ -185,6 +185,9 @@ func (a *vol) step(e mirror.Event) {
 			break
 		}
 	}
+	if !before.Open {
+		a.m.Know(a.v.Own()) // what a take-over by this server would risk is shown as it is now
+	}
 	view := a.m.View()
 	a.view.Store(&view)
 	for _, r := range replies {
