@@ -26,6 +26,7 @@ import (
 	"keelson/internal/journal"
 	"keelson/internal/mirror"
 	"keelson/internal/peer"
+	"keelson/internal/systemd"
 	"keelson/internal/vfs"
 	"keelson/internal/volume"
 )
@@ -212,6 +213,7 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	}
 	n.spawn(func() { n.sample(ctx) })
 	n.spawn(func() { _ = api.Serve(local) })
+	n.spawn(func() { systemd.Tell(ctx, n.inWords, n.log) })
 	n.log.Info("agent started", "node", n.cfg.Node, "cluster", n.id.Cluster, "version", n.version, "listen", n.server.Addr(), "socket", n.cfg.API.Socket)
 	<-ctx.Done()
 	return nil
@@ -290,6 +292,22 @@ func (n *Node) bump() {
 	for _, p := range n.neighbours() {
 		p.kick()
 	}
+}
+
+// inWords is the agent's state in a line, for systemctl status. It takes the locks that an answer takes.
+func (n *Node) inWords() string {
+	served, targets, other := 0, 0, 0
+	for _, v := range n.status().Volumes {
+		switch v.State {
+		case "Serving":
+			served++
+		case "Target":
+			targets++
+		default:
+			other++
+		}
+	}
+	return fmt.Sprintf("%d volumes served, %d copies kept as target, %d in other states", served, targets, other)
 }
 
 // urgent changes while there are writes for which somebody waits at another server.

@@ -27,6 +27,7 @@ const (
 	cluster    = "internal/cluster"
 	journal    = "internal/journal"
 	gauges     = "internal/gauges"
+	systemd    = "internal/systemd"
 	notify     = "internal/notify"
 )
 
@@ -60,11 +61,12 @@ var entrances = map[string][]string{
 	cluster:  {vfs, password},
 	journal:  {api, vfs},
 	// The page knows the cluster only by the control interface; users are what every member has.
-	web:    {api, config, cluster, password},
-	gauges: {api},
-	notify: {api},
+	web:     {api, config, cluster, password},
+	gauges:  {api},
+	systemd: {},
+	notify:  {api},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, attach, blockdev, api, config, awake, cluster, password, journal, gauges, notify, web},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, attach, blockdev, api, config, awake, cluster, password, journal, gauges, systemd, notify, web},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, loop, attach, blockdev, api, config, node,
