@@ -8,7 +8,7 @@ SWITCHOVERS ?= 200
 PG_ROUNDS ?= 10
 KILL_MINUTES ?= 10
 
-.PHONY: build demo test unit e2e fmt lint vet fuzz sim soak bench golden tour clean
+.PHONY: build demo test unit e2e fmt lint vet fuzz sim soak bench golden tour vuln deb deb-test clean
 build:
 	$(GO) build -o keelson ./cmd/keelson
 
@@ -63,5 +63,17 @@ golden:
 tour: build
 	$(GO) test -count=1 -run TestReadmeTour ./test/e2e -args -update
 
+# Known vulnerabilities in what is linked; needs the Go vulnerability database.
+vuln:
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@latest ./...
+
+# Debian packages for amd64 and arm64 in ./dist, the same bytes from the same commit.
+deb:
+	bash tools/deb.sh dist
+
+# Installs the package in a fresh Debian 12 and looks at what is there; needs root and a Debian mirror.
+deb-test:
+	bash tools/deb-test.sh
+
 clean:
-	rm -f keelson
+	rm -rf keelson dist
