@@ -11,6 +11,7 @@ import (
 
 	"keelson/internal/api"
 	"keelson/internal/attach"
+	"keelson/internal/intentlog"
 	"keelson/internal/lineage"
 	"keelson/internal/mirror"
 	"keelson/internal/peer"
@@ -74,23 +75,26 @@ func newVol(n *Node, name string) (*vol, error) {
 		dials: map[string]*dialing{}, steps: map[string]func(mirror.PlanStep){}, done: make(chan struct{}), applying: make(chan struct{}, 1),
 	}
 	a.ctx, a.stop = context.WithCancel(context.Background())
-	v, err := volume.Open(volume.Options{FS: n.out.FS, Dir: a.dir, Limits: n.volumeLimits(), Post: a.post, Log: n.log, Crash: n.crash})
+	v, err := volume.Open(volume.Options{FS: n.out.FS, Dir: a.dir, Limits: n.volumeLimits(), Post: a.post, Log: n.log, Crash: n.crash, Owner: a.mine})
 	if err != nil {
 		a.stop()
 		return nil, err
 	}
 	h := v.Header()
-	if h.Cluster != n.id.Cluster || h.Node != n.cfg.Node {
-		a.stop()
-		return nil, errors.Join(fmt.Errorf("volume %s: %s belongs to node %s of cluster %s, this is %s of %s; it was copied from another server",
-			name, a.dir, h.Node, h.Cluster, n.cfg.Node, n.id.Cluster), v.Close())
-	}
 	a.id, a.v = h.Volume, v
 	a.device = a.newAttachment()
 	a.m = mirror.New(n.machineConfig(), h.Standing)
 	view := a.m.View()
 	a.view.Store(&view)
 	return a, nil
+}
+
+// mine refuses a log that was copied from another server.
+func (a *vol) mine(h intentlog.Header) error {
+	if n := a.n; h.Cluster != n.id.Cluster || h.Node != n.cfg.Node {
+		return fmt.Errorf("volume %s: %s belongs to node %s of cluster %s, this is %s of %s; it was copied from another server", a.name, a.dir, h.Node, h.Cluster, n.cfg.Node, n.id.Cluster)
+	}
+	return nil
 }
 
 func (a *vol) start() {

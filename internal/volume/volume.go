@@ -85,9 +85,11 @@ type Options struct {
 	Dir    string // of the intent log; DIR/undo and DIR/salvage have the undo log and the salvages
 	Limits Limits
 	Post   func(mirror.Event) // must not block and must not call back
-	Log    *slog.Logger
-	Crash  func(point string) // test hook: may kill the process; nil for none
-	omit   omission           // tests only
+	// Owner, if set, refuses a log that is somebody else's, before anything of the replica is changed.
+	Owner func(intentlog.Header) error
+	Log   *slog.Logger
+	Crash func(point string) // test hook: may kill the process; nil for none
+	omit  omission           // tests only
 }
 
 // Volume is one replica, open. Its life: Open -> (Serve as target, any number of sessions | BecomeSource, OpenDevice,
@@ -273,6 +275,11 @@ func Open(o Options) (*Volume, error) {
 		return nil, err
 	}
 	h := log.Header()
+	if o.Owner != nil {
+		if err := o.Owner(h); err != nil {
+			return nil, errors.Join(err, log.Close())
+		}
+	}
 	disk, err := openBacking(o, log, h)
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
