@@ -12,14 +12,15 @@ const firstSalvage, secondSalvage = "5f0c12ab34cd56ef5f0c12ab34cd56ef", "00ff12a
 // bothSides is a split brain of volume data; volume logs has none.
 func bothSides(_ context.Context, r api.VolumeName) (*api.SplitBrain, error) {
 	s := &api.SplitBrain{Volume: r.Name, Common: "5f0c12ab34cd", At: 812, Sides: []api.Side{
-		{Node: "a", Role: "source", Serving: true, Term: 1, Position: 843, Members: []string{"a", "b"}, Since: 812, Writes: 31, Regions: 4, Bytes: 256 << 10, UnknownBytes: 64 << 10, AsOf: at(30)},
+		{Node: "a", Role: "source", Serving: true, Term: 1, Position: 843, Members: []string{"a", "b"}, Since: 812, Writes: 31, Regions: 4, Bytes: 256 << 10, UnknownBytes: 64 << 10, AsOf: at(30),
+			Parting: []api.Event{{Time: at(0), Node: "a", Rule: "in-sync-shrinks", Message: "c left the in-sync set"}}},
 		{Node: "b", Role: "source", Serving: true, Term: 2, Position: 1020, Members: []string{"b", "c"}, Since: 812, Writes: 208, Regions: 17, Bytes: 17 << 16, AsOf: at(10)},
 		{Node: "c", Role: "target", Term: 2, Position: 1020, Members: []string{"b", "c"}, Since: 812, Writes: 208, Why: "cannot be asked: no session", AsOf: at(30)},
 		{Node: "d", Why: "cannot be asked: nobody listens there", AsOf: at(30)},
 	}}
 	if r.Name == "logs" {
 		s.Common, s.Sides = "", s.Sides[:1]
-		s.Sides[0].Serving, s.Sides[0].Writes, s.Sides[0].Regions, s.Sides[0].Bytes, s.Sides[0].UnknownBytes, s.Sides[0].Members = false, 0, 0, 0, 0, nil
+		s.Sides[0].Serving, s.Sides[0].Writes, s.Sides[0].Regions, s.Sides[0].Bytes, s.Sides[0].UnknownBytes, s.Sides[0].Members, s.Sides[0].Parting = false, 0, 0, 0, 0, nil, nil
 		return s, nil
 	}
 	s.Split = true

@@ -100,6 +100,9 @@ func (o *overview) sides(sides []api.Side) {
 	row("perhaps not", func(s *api.Side) string { return counted(s, human(s.UnknownBytes)) })
 	_ = w.Flush()
 	for _, s := range sides {
+		for _, e := range s.Parting {
+			o.printf("  %s: %s %s\n", s.Node, clock(e.Time), e.Message)
+		}
 		if s.Why != "" {
 			o.printf("  %s: %s\n", s.Node, s.Why)
 		}

@@ -32,7 +32,8 @@ type Side struct {
 	AsOf     time.Time `json:"as_of"`
 	Why      string    `json:"why"` // why it does not follow, or could not be asked
 
-	UnknownBytes int64 `json:"unknown_bytes"` // of Bytes: perhaps not changed; it was about to be written to when a server stopped
+	Parting      []Event `json:"parting,omitempty"` // since when: the newest events in which it took over by force, or went on without others
+	UnknownBytes int64   `json:"unknown_bytes"`     // of Bytes: perhaps not changed; it was about to be written to when a server stopped
 }
 
 // Run is a range of bytes of the volume.

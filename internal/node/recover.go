@@ -27,7 +27,8 @@ type forkRequest struct {
 
 type forkAnswer struct {
 	volume.Fork
-	RoomBytes int64 // for salvages there
+	RoomBytes int64       // for salvages there
+	Parting   []api.Event // when it took over, or went on without others
 }
 
 // forkCame answers forkRequest.
@@ -37,7 +38,17 @@ func (n *Node) forkCame(_ context.Context, _ string, r *forkRequest) (forkAnswer
 		return forkAnswer{}, api.Refusal(ruleUnknownVolume, "volume "+r.Volume, n.cfg.Node+" has no replica of it", "")
 	}
 	room, _ := a.v.SalvageRoom()
-	return forkAnswer{a.v.ChangedSince(r.History, r.At, api.RunsMax), room}, nil
+	return forkAnswer{a.v.ChangedSince(r.History, r.At, api.RunsMax), room, a.partings()}, nil
+}
+
+// partingsMax is how many events are shown of how a side came to go on by itself.
+const partingsMax = 3
+
+// partings are the newest events that say when this server took over by force, or went on without others.
+func (a *vol) partings() []api.Event {
+	all, _ := a.n.events.After(api.EventsQuery{Volume: a.name})
+	all = slices.DeleteFunc(all, func(e api.Event) bool { return e.Rule != lineage.RuleForced && e.Rule != lineage.RuleShrink })
+	return all[max(0, len(all)-partingsMax):]
 }
 
 // side is one member as SplitBrain finds it.
@@ -133,7 +144,7 @@ func (a *vol) sideOf(ctx context.Context, x side, history lineage.History, at li
 	}
 	region := a.v.Header().RegionBytes
 	out.Regions, out.Bytes, out.UnknownBytes = answer.Regions, answer.Regions*region, answer.Unknown*region
-	out.Runs = append(out.Runs, apiRuns(answer.Runs)...)
+	out.Runs, out.Parting = append(out.Runs, apiRuns(answer.Runs)...), answer.Parting
 	return out
 }
 

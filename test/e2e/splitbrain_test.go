@@ -66,6 +66,11 @@ func TestSplitBrainIsShownAndResolved(t *testing.T) {
 	if !shown.Split || len(shown.Sides) != 3 || shown.Sides[0].Bytes < 192<<10 || shown.Sides[1].Bytes < 64<<10 || !inRuns(shown.Both, 8*mib, 64<<10) {
 		t.Errorf("shown: %+v", shown)
 	}
+	for side, rule := range []string{lineage.RuleShrink, lineage.RuleForced} { // since when
+		if p := shown.Sides[side].Parting; len(p) == 0 || p[0].Rule != rule || p[0].Time.IsZero() {
+			t.Errorf("%s parted: %+v", shown.Sides[side].Node, p)
+		}
+	}
 
 	// Both sides as they are: a's is not served by anybody, b's is in use.
 	side := jsonOf[api.View](c, "c", "split-brain", "attach", "data", "--node", "a")
