@@ -59,9 +59,9 @@ golden:
 	for p in $$(grep -rl --include='*_test.go' 'flag.Bool("update"' internal cmd test | xargs -rn1 dirname | sort -u); do \
 		$(GO) test ./$$p -args -update || exit 1; done
 
-# Runs the README's tour and writes its output into the README.
+# Runs the tours of the README and of the administrator's pages and writes their output into them.
 tour: build
-	$(GO) test -count=1 -run TestReadmeTour ./test/e2e -args -update
+	$(GO) test -count=1 -run 'TestReadmeTour|TestAdminPages' ./test/e2e -args -update
 
 # Known vulnerabilities in what is linked; needs the Go vulnerability database.
 vuln:
