@@ -7,25 +7,26 @@ import (
 
 // Agent is the configuration of one server's agent. After Load every path is absolute and every limit is set.
 type Agent struct {
-	Node       string  `toml:"node"`        // this server's name, as in its certificate
-	Cluster    string  `toml:"cluster"`     // the cluster's id, as in its certificates
-	State      string  `toml:"state"`       // directory of intent logs, settings and agent.pid
-	Encryption string  `toml:"encryption"`  // On | Off
-	LowLatency string  `toml:"low-latency"` // On | Off: processors are kept from sleep while mirrored writes are under way
-	Listen     Listen  `toml:"listen"`
-	API        API     `toml:"api"`
-	NBD        NBD     `toml:"nbd"`
-	Web        Web     `toml:"web"`
-	Metrics    Metrics `toml:"metrics"`
-	Notify     Notify  `toml:"notify"`
-	Device     Device  `toml:"device"`
-	TLS        TLS     `toml:"tls"`
-	Peers      []Peer  `toml:"peer"`
-	Limits     Limits  `toml:"limits"`
-	Log        Log     `toml:"log"`
+	Node           string  `toml:"node"`            // this server's name, as in its certificate
+	Cluster        string  `toml:"cluster"`         // the cluster's id, as in its certificates
+	State          string  `toml:"state"`           // directory of intent logs, settings and agent.pid
+	Encryption     string  `toml:"encryption"`      // On | Off
+	LowLatency     string  `toml:"low-latency"`     // On | Off: processors are kept from sleep while mirrored writes are under way
+	FlightRecorder string  `toml:"flight-recorder"` // On | Off: the last seconds of the agent's work are kept in memory
+	Listen         Listen  `toml:"listen"`
+	API            API     `toml:"api"`
+	NBD            NBD     `toml:"nbd"`
+	Web            Web     `toml:"web"`
+	Metrics        Metrics `toml:"metrics"`
+	Notify         Notify  `toml:"notify"`
+	Device         Device  `toml:"device"`
+	TLS            TLS     `toml:"tls"`
+	Peers          []Peer  `toml:"peer"`
+	Limits         Limits  `toml:"limits"`
+	Log            Log     `toml:"log"`
 }
 
-// Values of Encryption and LowLatency.
+// Values of Encryption, LowLatency and FlightRecorder.
 const (
 	On  = "on"
 	Off = "off"
@@ -165,17 +166,18 @@ type Limits struct {
 // Default is the configuration of an empty file.
 func Default() *Agent {
 	return &Agent{
-		State:      "/var/lib/keelson",
-		Encryption: On,
-		LowLatency: On,
-		Listen:     Listen{Address: "0.0.0.0:7401"},
-		API:        API{Socket: "/run/keelson/agent.sock", Group: "keelson"},
-		NBD:        NBD{Socket: "/run/keelson/nbd.sock"},
-		Notify:     Notify{Level: "warning"},
-		Device:     Device{Attach: AttachAuto, Directory: "/dev/keelson", BlockSize: 512},
-		TLS:        TLS{CA: "/etc/keelson/ca.crt", Cert: "/etc/keelson/node.crt", Key: "/etc/keelson/node.key", Lifetime: Duration(90 * 24 * time.Hour)},
-		Limits:     DefaultLimits(),
-		Log:        Log{Level: "info", Format: "text"},
+		State:          "/var/lib/keelson",
+		Encryption:     On,
+		LowLatency:     On,
+		FlightRecorder: Off,
+		Listen:         Listen{Address: "0.0.0.0:7401"},
+		API:            API{Socket: "/run/keelson/agent.sock", Group: "keelson"},
+		NBD:            NBD{Socket: "/run/keelson/nbd.sock"},
+		Notify:         Notify{Level: "warning"},
+		Device:         Device{Attach: AttachAuto, Directory: "/dev/keelson", BlockSize: 512},
+		TLS:            TLS{CA: "/etc/keelson/ca.crt", Cert: "/etc/keelson/node.crt", Key: "/etc/keelson/node.key", Lifetime: Duration(90 * 24 * time.Hour)},
+		Limits:         DefaultLimits(),
+		Log:            Log{Level: "info", Format: "text"},
 	}
 }
 

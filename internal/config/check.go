@@ -45,6 +45,7 @@ func (a *Agent) check() []Problem {
 	c.that(a.State != "", "state", "missing: the directory for the agent's state")
 	c.oneOf(a.Encryption, "encryption", On, Off)
 	c.oneOf(a.LowLatency, "low-latency", On, Off)
+	c.oneOf(a.FlightRecorder, "flight-recorder", On, Off)
 	c.oneOf(a.Log.Level, "log.level", "debug", "info", "warn", "error")
 	c.oneOf(a.Log.Format, "log.format", "text", "json")
 	c.socket(a.API.Socket, "api.socket")

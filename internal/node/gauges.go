@@ -55,11 +55,14 @@ func (m measured) Latencies() []gauges.Latency {
 func (n *Node) localHandler() http.Handler {
 	control, metrics := api.NewAuditedHandler(&service{n}, n.noteAudit), gauges.Handler(measured{n})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/v1/") {
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/v1/"):
 			control.ServeHTTP(w, r)
-			return
+		case r.URL.Path == "/debug/flight":
+			n.serveFlight(w, r)
+		default:
+			metrics.ServeHTTP(w, r)
 		}
-		metrics.ServeHTTP(w, r)
 	})
 }
 

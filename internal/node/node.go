@@ -22,6 +22,7 @@ import (
 	"keelson/internal/awake"
 	"keelson/internal/cluster"
 	"keelson/internal/config"
+	"keelson/internal/flight"
 	"keelson/internal/frontend/nbd"
 	"keelson/internal/journal"
 	"keelson/internal/mirror"
@@ -62,6 +63,7 @@ type Node struct {
 	volumes map[string]*vol  // by name
 	broken  map[string]error // volumes that could not be opened
 	page    *page            // nil: none is configured
+	flight  *flight.Recorder // nil: nothing is recorded; fixed before the command line is served
 	changed chan struct{}    // closed and replaced at every change that status shows
 }
 
@@ -211,6 +213,7 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	if n.cfg.LowLatency == config.On {
 		n.spawn(func() { awake.Keep(ctx, awake.Device, n.urgent, n.log) })
 	}
+	n.record(ctx)
 	n.spawn(func() { n.sample(ctx) })
 	n.spawn(func() { _ = api.Serve(local) })
 	n.spawn(func() { systemd.Tell(ctx, n.inWords, n.log) })

@@ -72,3 +72,17 @@ func (v *Volume) finishAll(q *queue) {
 	}
 	q.complete()
 }
+
+// OldestWait is how long the oldest write or flush that is not answered has waited; 0 if there is none.
+func (v *Volume) OldestWait() time.Duration {
+	now := v.clock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	oldest := now
+	for _, q := range []*queue{&v.waiting, &v.flushes} {
+		if q.head != nil {
+			oldest = min(oldest, q.head.Began)
+		}
+	}
+	return now - oldest
+}

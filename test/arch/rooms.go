@@ -27,6 +27,7 @@ const (
 	cluster    = "internal/cluster"
 	journal    = "internal/journal"
 	gauges     = "internal/gauges"
+	flight     = "internal/flight"
 	systemd    = "internal/systemd"
 	notify     = "internal/notify"
 )
@@ -63,10 +64,11 @@ var entrances = map[string][]string{
 	// The page knows the cluster only by the control interface; users are what every member has.
 	web:     {api, config, cluster, password},
 	gauges:  {api},
+	flight:  {},
 	systemd: {},
 	notify:  {api},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, attach, blockdev, api, config, awake, cluster, password, journal, gauges, systemd, notify, web},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, attach, blockdev, api, config, awake, cluster, password, journal, gauges, flight, systemd, notify, web},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, loop, attach, blockdev, api, config, node,

@@ -22,6 +22,7 @@ func TestMetricsNotificationsAndKeptEvents(t *testing.T) {
 	}
 	c.stop("a")
 	c.edit("a", `# address = ""`+"\n\n# Who is told", `address = "`+address+`"`+"\n\n# Who is told")
+	c.edit("a", `# flight-recorder = "off"`, `flight-recorder = "on"`)
 	c.edit("a", `# command = ""`, `command = "`+notify+`"`)
 	c.start("a")
 	c.waitMirroring("a", "b", "c")
@@ -55,6 +56,14 @@ func TestMetricsNotificationsAndKeptEvents(t *testing.T) {
 	}
 	if code, _ := get(t, &http.Client{}, "http://"+address+"/v1/Status"); code != http.StatusNotFound {
 		t.Errorf("the control interface is open at the metrics address: %d", code)
+	}
+
+	c.run("a", "debug", "flight", c.path("a", "flight.trace"))
+	if text, err := os.ReadFile(c.path("a", "flight.trace")); err != nil || !strings.HasPrefix(string(text), "go 1.") {
+		t.Errorf("flight recording of %d bytes, %v", len(text), err)
+	}
+	if r := c.execute("b", "debug", "flight", c.path("b", "flight.trace")); r.code != 1 || !strings.Contains(r.stderr, "flight-recorder") {
+		t.Errorf("without a recorder: %d %s", r.code, r.stderr)
 	}
 
 	c.kill("b")
