@@ -123,6 +123,13 @@ func numberedRange(h Header) string {
 	return hasRange(h)
 }
 
+func readRange(h Header) string {
+	if h.Length > ReadMax {
+		return fmt.Sprintf("a read of %d bytes is longer than %d", h.Length, ReadMax)
+	}
+	return hasRange(h)
+}
+
 func hasRange(h Header) string {
 	if h.Length == 0 {
 		return "a range of 0 bytes"

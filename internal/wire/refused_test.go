@@ -36,6 +36,7 @@ func TestRefusedFrames(t *testing.T) {
 		{"a write without number", RuleRange, "no write has the number 0", with(write, func(h *Header) { h.Number = 0 })},
 		{"length that is not the body's", RuleRange, "length 8 is not that of the body of 7", with(write, func(h *Header) { h.Length = 8 })},
 		{"range that wraps", RuleRange, "end above", with(write, func(h *Header) { *h = Header{Type: TypeZero, Number: 1, Offset: 1 << 61, Length: 1 << 63} })},
+		{"a read that is too long", RuleRange, "longer than 33554432", with(write, func(h *Header) { *h = Header{Type: TypeRead, Length: ReadMax + 1} })},
 		{"empty range", RuleRange, "a range of 0 bytes", with(write, func(h *Header) { *h = Header{Type: TypeCopyZero} })},
 	}
 	for _, test := range tests {

@@ -17,11 +17,12 @@ package wire
 import "fmt"
 
 // Version of the protocol that this release speaks, in every Hello.
-const Version = 1
+const Version = 2
 
 // Limits of frames, in bytes.
 const (
 	HeaderBytes = 40
+	ReadMax     = 32 << 20        // of one read: a request's longest
 	BodyMax     = 32<<20 + 64<<10 // data: the longest request and room to spare
 	JSONMax     = 1 << 20         // a JSON body
 	ListMax     = 4 << 20         // digests, page numbers, versions, generations
@@ -61,6 +62,9 @@ const (
 	TypePing        Type = 25 // either; Number is the sender's own and comes back
 	TypePong        Type = 26 // either
 	TypeBye         Type = 27 // either: JSON Bye; nothing follows
+
+	TypeRead       Type = 28 // read [Offset, Offset+Length) after everything before it; Number is the sender's own and comes back
+	TypeReadAnswer Type = 29 // target to source: the content, of the read Number at Offset
 
 	// ReservedFirst to ReservedLast are kept for undo, verify, bookmarks and resize.
 	ReservedFirst Type = 64
@@ -124,6 +128,8 @@ var shapes = [256]shape{
 	TypePing:        bare("ping"),
 	TypePong:        bare("pong"),
 	TypeBye:         jsonBody("bye"),
+	TypeRead:        {name: "read", unit: 1, check: readRange},
+	TypeReadAnswer:  {name: "read-answer", bodyMin: 1, bodyMax: ReadMax, unit: 1, check: bodyIsRange},
 }
 
 func bare(name string) shape { return shape{name: name, unit: 1} }

@@ -77,6 +77,8 @@ func samples(t testing.TB) []sample {
 		{Header{Type: TypePing, Number: 12345}, nil},
 		{Header{Type: TypePong, Number: 12345}, nil},
 		{Header{Type: TypeBye}, j(TypeBye, Bye{Reason: "paused"})},
+		{Header{Type: TypeRead, Number: 7, Offset: 65536, Length: 24}, nil},
+		{Header{Type: TypeReadAnswer, Number: 7, Offset: 65536, Length: 24}, bytes(24)},
 	}
 }
 
