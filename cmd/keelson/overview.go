@@ -69,6 +69,12 @@ func (o *overview) volume(self string, v *api.VolumeStatus) {
 	o.printf("volume %s  %s  source %s  term %d  generation %s  position %d\n", v.Name, human(v.SizeBytes), orNone(v.Source), v.Term, orNone(generation), v.Position)
 	o.printf("  here        %s\n", here(self, v))
 	o.printf("  in sync     %s\n", orNone(strings.Join(v.InSync, " ")))
+	if v.MinCopies > 1 {
+		o.printf("  copies      %d hold a write, min-copies %d\n", v.Copies, v.MinCopies)
+	}
+	if v.ServedFrom != "" {
+		o.printf("  served from %s\n", v.ServedFrom)
+	}
 	o.printf("  encryption  %s\n", orNone(v.Encryption))
 	for _, d := range v.Devices {
 		o.printf("  device      %s %s%s\n", d.Kind, d.Address, after(" as ", d.Path))

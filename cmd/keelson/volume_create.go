@@ -54,6 +54,7 @@ kept and copied; what the targets hold is overwritten. Files that do not exist a
 	c.Flags().StringArrayVar(&targets, "target", nil, "`NODE:PATH` of a copy; may be repeated")
 	c.Flags().StringVar(&r.Mode, "mode", "sync", "of all mirrors: sync or async")
 	c.Flags().Var(&size, "size", "of the volume, such as 10G; needed if the source's file does not exist")
+	c.Flags().IntVar(&r.MinCopies, "min-copies", 0, "how many copies have to hold a write before it is answered; 1 unless said")
 	_ = c.MarkFlagRequired("source") // fails only for a flag that is not defined
 	return c
 }

@@ -130,6 +130,9 @@ func (r CreateVolume) About() string { return "volume " + r.Name }
 func (r DeleteVolume) About() string { return "volume " + r.Name }
 
 // About names what is changed.
+func (r VolumeChange) About() string { return "volume " + r.Name }
+
+// About names what is changed.
 func (r MirrorChange) About() string { return "volume " + r.Volume }
 
 // About names what is changed.

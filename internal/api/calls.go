@@ -51,6 +51,10 @@ var calls = []Call{
 		func(ctx context.Context, s Service, r DeleteVolume) (*Nothing, error) {
 			return &Nothing{}, s.DeleteVolume(ctx, r)
 		}),
+	plain("SetVolume", "Changes settings of a volume as a whole.", true,
+		func(ctx context.Context, s Service, r VolumeChange) (*VolumeStatus, error) {
+			return s.SetVolume(ctx, r)
+		}),
 	plain("ChangeMirror", "Adds, sets, pauses, continues, breaks, resyncs or removes a mirror.", true,
 		func(ctx context.Context, s Service, r MirrorChange) (*VolumeStatus, error) {
 			return s.ChangeMirror(ctx, r)

@@ -79,7 +79,33 @@ func (r CreateVolume) Check() error {
 		}
 		nodes = append(nodes, p.Node)
 	}
+	if r.MinCopies == 0 {
+		return nil
+	}
+	most := 1
+	if r.Mode != "async" {
+		most += len(r.Targets)
+	}
+	return checkCopies("volume "+r.Name, r.MinCopies, most)
+}
+
+// checkCopies holds min-copies against the number of copies that a write could be on.
+func checkCopies(object string, n, most int) error {
+	if n < 1 || n > most {
+		return Errorf(Usage, object, "min-copies %d is not possible: it is 1 to %d (the source and its sync targets)", n, most)
+	}
 	return nil
+}
+
+// Check finds what is wrong in the request without knowing anything else.
+func (r VolumeChange) Check() error {
+	if r.MinCopies == nil {
+		return Errorf(Usage, "volume "+r.Name, "nothing to set")
+	}
+	if err := checkCopies("volume "+r.Name, *r.MinCopies, TargetsMax+1); err != nil {
+		return err
+	}
+	return checkVolume(r.Name)
 }
 
 // Check finds what is wrong in the request without knowing anything else.

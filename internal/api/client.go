@@ -89,6 +89,11 @@ func (c *Client) DeleteVolume(ctx context.Context, r DeleteVolume) error {
 	return err
 }
 
+// SetVolume implements Service.
+func (c *Client) SetVolume(ctx context.Context, r VolumeChange) (*VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, "SetVolume", r)
+}
+
 // ChangeMirror implements Service.
 func (c *Client) ChangeMirror(ctx context.Context, r MirrorChange) (*VolumeStatus, error) {
 	return call[VolumeStatus](ctx, c, "ChangeMirror", r)

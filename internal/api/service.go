@@ -13,6 +13,8 @@ type Service interface {
 
 	CreateVolume(ctx context.Context, r CreateVolume) (*VolumeStatus, error)
 	DeleteVolume(ctx context.Context, r DeleteVolume) error
+	// SetVolume changes settings of a volume as a whole.
+	SetVolume(ctx context.Context, r VolumeChange) (*VolumeStatus, error)
 	ChangeMirror(ctx context.Context, r MirrorChange) (*VolumeStatus, error)
 	ChangeDevice(ctx context.Context, r DeviceChange) (*DeviceResult, error)
 	// SplitBrain shows both sides of a volume; Resolve chooses, PlanResolve says what that would give up.

@@ -45,9 +45,12 @@ type VolumeStatus struct {
 	Counters     map[string]int64 `json:"counters,omitempty"`
 	HotExtents   int              `json:"hot_extents"`
 	UnknownBytes int64            `json:"unknown_bytes"`
-	Views        []View           `json:"views,omitempty"`  // attached at the agent asked
-	Attach       *AttachStatus    `json:"attach,omitempty"` // of the agent asked; none if it has no copy or nothing is wished
-	Undo         *UndoStatus      `json:"undo,omitempty"`   // of the agent asked
+	ServedFrom   string           `json:"served_from,omitempty"` // the target whose copy a source with a failed disk serves from
+	MinCopies    int              `json:"min_copies,omitempty"`  // that have to hold a write before it is answered
+	Copies       int              `json:"copies,omitempty"`      // that would hold one now, as the source knows
+	Views        []View           `json:"views,omitempty"`       // attached at the agent asked
+	Attach       *AttachStatus    `json:"attach,omitempty"`      // of the agent asked; none if it has no copy or nothing is wished
+	Undo         *UndoStatus      `json:"undo,omitempty"`        // of the agent asked
 	Salvage      *SalvageStatus   `json:"salvage,omitempty"`
 }
 
@@ -140,8 +143,9 @@ type CreateVolume struct {
 	Name      string   `json:"name"`
 	Source    Place    `json:"source"`
 	Targets   []Place  `json:"targets"`
-	Mode      string   `json:"mode"`       // sync | async; "" is sync
-	SizeBytes int64    `json:"size_bytes"` // 0: that of the source's existing path
+	Mode      string   `json:"mode"`                 // sync | async; "" is sync
+	SizeBytes int64    `json:"size_bytes"`           // 0: that of the source's existing path
+	MinCopies int      `json:"min_copies,omitempty"` // 0: 1
 	Options   struct{} `json:"-"`
 }
 
@@ -149,6 +153,12 @@ type CreateVolume struct {
 type Place struct {
 	Node string `json:"node"`
 	Path string `json:"path"`
+}
+
+// VolumeChange changes settings of a volume; nil stays as it is.
+type VolumeChange struct {
+	Name      string `json:"name"`
+	MinCopies *int   `json:"min_copies,omitempty"`
 }
 
 // VolumeName names a volume.

@@ -135,6 +135,8 @@ type Log struct {
 
 // Limits bound every wait, queue and buffer of the agent.
 type Limits struct {
+	DiskStall       Duration `toml:"disk-stall"`          // what a disk has not finished for this long is reported
+	CopiesWait      Duration `toml:"copies-wait"`         // how long a write waits for as many copies as min-copies says
 	SyncTimeout     Duration `toml:"sync-timeout"`        // a sync target that acknowledges nothing for this long is dropped
 	HoldMax         Duration `toml:"hold-max"`            // a planned switchover holds writes at most this long
 	JoinWait        Duration `toml:"join-wait"`           // a new source waits for each member before it records it as lost
@@ -184,6 +186,8 @@ func Default() *Agent {
 // DefaultLimits are the limits of an empty file.
 func DefaultLimits() Limits {
 	return Limits{
+		DiskStall:       Duration(30 * time.Second),
+		CopiesWait:      Duration(30 * time.Second),
 		SyncTimeout:     Duration(10 * time.Second),
 		HoldMax:         Duration(10 * time.Second),
 		JoinWait:        Duration(5 * time.Second),

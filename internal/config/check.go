@@ -130,6 +130,7 @@ func (c *checker) limits(l *Limits) {
 		value    Duration
 		min, max string
 	}{
+		{"disk-stall", l.DiskStall, "500ms", "1h"}, {"copies-wait", l.CopiesWait, "100ms", "1h"},
 		{"sync-timeout", l.SyncTimeout, "100ms", "10m"}, {"hold-max", l.HoldMax, "100ms", "10m"},
 		{"join-wait", l.JoinWait, "0s", "10m"}, {"boot-wait", l.BootWait, "0s", "1h"},
 		{"heartbeat", l.Heartbeat, "10ms", "1m"}, {"dead-after", l.DeadAfter, "50ms", "10m"},

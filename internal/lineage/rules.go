@@ -81,8 +81,15 @@ const (
 	RuleNoWayBack    = "no-way-back"
 
 	// The in-sync set.
-	RuleShrink = "in-sync-shrinks"
-	RuleAdmit  = "in-sync-grows"
+	RuleShrink    = "in-sync-shrinks"
+	RuleAdmit     = "in-sync-grows"
+	RuleMinCopies = "min-copies"
+	RuleLastCopy  = "last-copy"
+
+	// Disks.
+	RuleServesFromTarget = "serves-from-target"
+	RuleSourceDiskFailed = "source-disk-failed"
+	RuleDiskStalled      = "disk-stalled"
 )
 
 // Rules is the table of all rules.
@@ -151,6 +158,12 @@ var Rules = []Rule{
 
 	{RuleShrink, "a member was lost and left the in-sync set before anything was answered without it", "nothing: it comes back by itself when its server is reachable"},
 	{RuleAdmit, "the target holds everything answered, durably, and joined the in-sync set", ""},
+	{RuleMinCopies, "fewer copies than min-copies would hold what is written: writes are held, and then fail, and nothing is answered", "bring a sync target back (keelson status shows why it is not Mirroring), or lower it (keelson volume set VOLUME --min-copies N)"},
+	{RuleLastCopy, "the disk of the source failed, and this target holds the last copy of everything answered", "switch over to it (keelson switchover VOLUME --to NODE), then change its mirrors"},
+
+	{RuleServesFromTarget, "the disk of the source failed; it left the in-sync set, and reads and writes go to a target that holds everything", "switch over to that target (keelson switchover VOLUME --to NODE), then replace the disk"},
+	{RuleSourceDiskFailed, "the disk of the source failed, and no target that holds everything was connected: the volume is closed here", "make another server the source: keelson switchover VOLUME --to NODE --plan --force shows what is at risk, without --plan it is done; then replace the disk"},
+	{RuleDiskStalled, "the disk under this copy has not finished something for longer than disk-stall", "look at the kernel's log and at the disk; if it does not come back, stop the agent and replace the disk"},
 }
 
 // FindRule returns the rule of that name.

@@ -42,6 +42,8 @@ type Heir struct {
 type Settings struct {
 	Version Epoch    `json:"version"`
 	Members []Member `json:"members"` // sorted by Node; removed ones stay as tombstones
+	// MinCopies is how many copies have to hold a write before it is answered (rule 18); 0: 1.
+	MinCopies int `json:"min_copies,omitempty"`
 }
 
 // Member is one server of a volume.

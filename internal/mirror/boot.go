@@ -23,7 +23,7 @@ type boot struct {
 const askEvery = 250 * time.Millisecond
 
 func (m *Machine) bootStart() {
-	if m.omits("ask") || m.neverJoined() && !m.st.Served.Less(m.st.Promised) {
+	if m.failed == "" && (m.omits("ask") || m.neverJoined() && !m.st.Served.Less(m.st.Promised)) {
 		m.openAsSource()
 		return
 	}
@@ -82,6 +82,10 @@ func (m *Machine) judgePeers() (silent bool) {
 		}
 	}
 	if b.rule != "" {
+		return false
+	}
+	if m.failed != "" && !m.omits("open-failed-copy") {
+		b.rule, b.reason = lineage.RuleSourceDiskFailed, fmt.Sprintf("the disk of %s failed: %s", m.cfg.Self, m.failed)
 		return false
 	}
 	if top, by := m.unserved(); by != "" {
@@ -143,7 +147,7 @@ func (m *Machine) openAsSource() {
 // serve opens the device after BecomeSource: answers wait for every member of the record that joins within JoinWait.
 func (m *Machine) serve() {
 	m.open, m.newer, m.split, m.rival, m.refused, m.over = true, "", "", "", "", overrule{}
-	m.links, m.in = map[string]*link{}, incoming{}
+	m.links, m.in, m.disk = map[string]*link{}, incoming{}, lostDisk{}
 	m.required = required{sent: []string{"?"}, dropped: map[string]lineage.Epoch{}}
 	m.requireSettle()
 	m.emit(OpenDevice{})

@@ -18,12 +18,12 @@ func (c *cluster) judgeAnswer(s *server, w int) {
 	}
 	for _, n := range s.st.Record.Members {
 		y := c.find(n)
-		if m := s.st.Settings.Find(n); m.Mode == lineage.Sync && !y.holds(w) {
+		if m := s.st.Settings.Find(n); m.Mode == lineage.Sync && y.lacks(w, s) {
 			c.fail("sync: write %d is answered, %s is a member of %s's record and lacks it", w, n, s.name)
 		}
 		for _, x := range y.st.Record.Members {
 			m := s.st.Settings.Find(x)
-			if m.Mode == lineage.Sync && !c.find(x).holds(w) {
+			if m.Mode == lineage.Sync && c.find(x).lacks(w, s) {
 				c.fail("record: write %d is answered by %s, the durable record of its member %s (%v) names %s, which lacks it", w, s.name, n, y.st.Record, x)
 			}
 		}
@@ -32,12 +32,21 @@ func (c *cluster) judgeAnswer(s *server, w int) {
 
 // holds reports whether the server's content has the write; content is in the order of the writes' names.
 func (s *server) holds(w int) bool {
+	if s.failed {
+		return false
+	}
 	content := s.content
 	if s.anchor != nil {
 		content = s.anchor.content
 	}
 	_, found := slices.BinarySearch(content, w)
 	return found
+}
+
+// lacks reports that the server does not hold a write which that source answers. A target whose disk failed has
+// acknowledged it before; the source's own copy counts until its disk fails.
+func (s *server) lacks(w int, source *server) bool {
+	return !s.holds(w) && (!s.failed || s == source)
 }
 
 // judge looks at the effects of one step before they are carried out.
@@ -70,7 +79,7 @@ func (c *cluster) check() {
 		}
 		for _, n := range s.st.Record.Members {
 			t, m := c.find(n), s.st.Settings.Find(n)
-			if m.Mode != lineage.Sync {
+			if m.Mode != lineage.Sync || t.failed {
 				continue
 			}
 			for _, w := range s.content {
@@ -109,6 +118,7 @@ func (c *cluster) act() {
 			}
 		}
 	}
+	c.disksFail()
 	s := c.servers[c.rng.IntN(len(c.servers))]
 	if !s.up {
 		if c.rng.IntN(40) == 0 {
@@ -249,6 +259,9 @@ func (c *cluster) finale() {
 		if c.reckless != nil && round%8 == 5 {
 			c.reconcile()
 		}
+		if c.disks != nil && round%8 == 5 {
+			c.replace()
+		}
 	}
 	if why := c.settled(); why != "" {
 		c.fail("finale: %s", why)
@@ -294,7 +307,13 @@ func (c *cluster) repair() {
 			continue
 		}
 		for _, m := range s.st.Settings.Members {
+			if c.find(m.Node).failed {
+				continue // replace gives it another disk first
+			}
 			if m.Removed {
+				if c.disks != nil { // somebody may have taken over by force since: an addition makes a new replica
+					c.find(m.Node).renew(s)
+				}
 				c.command(s, "add", Change{Action: "add", Target: m.Node, Path: m.Path}, nil)
 			} else if m.Paused || m.Broken {
 				c.command(s, "continue", Change{Action: "continue", Target: m.Node}, nil)
@@ -315,6 +334,9 @@ func (c *cluster) settled() string {
 			}
 			source = s
 		}
+	}
+	if source != nil && source.failed {
+		return "the source has no copy: " + strings.Join(all, "; ")
 	}
 	if source == nil {
 		return "no source: " + strings.Join(all, "; ")

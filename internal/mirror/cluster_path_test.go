@@ -18,6 +18,9 @@ func (c *cluster) dial(s *server, e Dial) {
 		if x.accepted || x.tDead || x.asked.ID != 0 {
 			return // a doubled message: the connection exists already
 		}
+		if c.disks != nil && s.out[e.Target] != x {
+			return // who was split by an old word would need a session, which a source with a failed disk does not begin
+		}
 		c.nextID++
 		ev := x.asked
 		ev.ID, ev.Mine = c.nextID, t.own()
@@ -60,10 +63,16 @@ func (s *server) accept(id uint64) {
 	if x.asked.Term.Less(s.st.Promised) {
 		c.fail("older term: %s follows %s of term %s though it promised %s", s.name, x.s.name, x.asked.Term, s.st.Promised)
 	}
+	if s.failed && s.m.failed != "" {
+		c.fail("failed: %s follows %s with a copy that failed", s.name, x.s.name)
+	}
 	c.judgeFollow(s, x)
 	s.dropIn()
 	s.in, x.accepted = x, true
 	x.up = append(x.up, frameUp{})
+	if s.failed { // the data path takes none
+		s.endIn(x, "the disk failed")
+	}
 }
 
 func (s *server) refuse(e RefuseSession) {
@@ -76,6 +85,9 @@ func (s *server) refuse(e RefuseSession) {
 	x.tDead = true
 	promised := s.st.Promised
 	s.c.post(s.name, x.s.name, func() {
+		if x.s.out[s.name] != x {
+			return // the connection is gone, perhaps with the process that made it
+		}
 		x.s.inbox = append(x.s.inbox, LinkRefused{Target: s.name, Session: x.number, Rule: e.Rule, Message: e.Message, Promised: promised})
 	})
 }
@@ -111,7 +123,7 @@ func (c *cluster) upkeep(x *session) {
 	}
 	switch c.rng.IntN(3) {
 	case 0:
-		if !x.sDead && s.serving && x.accepted && !x.ended && len(x.up) == 0 {
+		if !x.sDead && s.serving && x.accepted && !x.ended && len(x.up) == 0 && !s.failed {
 			s.resync(x)
 		}
 	case 1:
@@ -227,7 +239,7 @@ func (s *server) lastAnswered() int {
 
 func (s *server) client() {
 	s.c.writes++
-	if s.held {
+	if s.held || s.stands() {
 		if len(s.holding) < 3 {
 			s.holding = append(s.holding, s.c.writes)
 		}
@@ -253,7 +265,7 @@ func (s *server) write(w int) {
 
 // answer gives the answers that need to wait no longer.
 func (s *server) answer() {
-	for len(s.waiting) > 0 {
+	for len(s.waiting) > 0 && !s.stands() {
 		w := s.waiting[0]
 		for _, n := range s.required {
 			if x := s.out[n]; x == nil || !x.inStep || x.sDead {
@@ -261,7 +273,7 @@ func (s *server) answer() {
 			}
 		}
 		for n, x := range s.out {
-			if m := s.st.Settings.Find(n); x.inStep && !x.sDead && m.Mode == lineage.Sync && x.acked < w {
+			if m := s.st.Settings.Find(n); x.inStep && !x.sDead && (m.Mode == lineage.Sync || s.failed && n == s.via) && x.acked < w {
 				return
 			}
 		}
@@ -274,7 +286,7 @@ func (s *server) answer() {
 
 // drained posts Drained when that is so.
 func (s *server) drained() {
-	if s.held && s.plan != "" && s.serving && len(s.waiting) == 0 {
+	if s.held && s.plan != "" && s.serving && len(s.waiting) == 0 && !s.stands() {
 		s.inbox = append(s.inbox, Drained{s.plan, s.pos.Number})
 		s.plan = ""
 	}

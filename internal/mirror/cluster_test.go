@@ -23,6 +23,7 @@ type cluster struct {
 
 	writes   int          // the last one's name
 	answered map[int]bool // to a client
+	disks    *rand.Rand   // histories with failing disks; nil: none fails
 	reckless *reckless    // histories with forced take-overs: what they need to know besides; nil: there are none
 	gens     uint64
 	commands map[uint64]*ask // not answered
@@ -59,6 +60,7 @@ type server struct {
 	consistent string
 	content    []int
 	anchor     *anchor      // while consistent is "rolling"
+	failed     bool         // its disk
 	said       lineage.Term // the greatest term that it promised to anybody
 	lazy       bool         // it opens again what it had opened before
 	was        bool         // it served since it last followed somebody
@@ -69,6 +71,7 @@ type server struct {
 	effects  []Effect
 	tick     time.Time
 	serving  bool
+	via      string // whom it serves from after its disk failed
 	held     bool
 	plan     string
 	begun    bool // its generation of this tenure
@@ -220,7 +223,7 @@ func (s *server) boot() {
 	cfg := clusterConfig
 	cfg.Self, cfg.omit = s.name, s.c.omit
 	s.up, s.m = true, New(cfg, s.st)
-	s.inbox, s.effects, s.serving, s.held, s.begun = nil, nil, false, false, false
+	s.inbox, s.effects, s.serving, s.held, s.begun, s.via = nil, nil, false, false, false, ""
 	s.waiting, s.holding, s.required, s.in = nil, nil, nil, nil
 	s.out, s.asked, s.tokens = map[string]*session{}, map[uint64]*session{}, map[uint64]func(Reply){}
 	s.inbox = append(s.inbox, Started{s.own()})
@@ -260,13 +263,13 @@ func (s *server) own() Own {
 	if s.anchor != nil {
 		history, pos = s.anchor.history, s.anchor.pos
 	}
-	return Own{History: slices.Clone(history), Position: pos, Floor: pos, Consistent: s.consistent, Reserved: pos.Number + 1}
+	return Own{History: slices.Clone(history), Position: pos, Floor: pos, Consistent: s.consistent, Reserved: pos.Number + 1, Failed: s.failed}
 }
 
 func (s *server) info() PeerInfo {
 	o := s.own()
 	return PeerInfo{Known: true, Role: s.st.Role, Serving: s.serving, Promised: s.st.Promised, Served: s.st.Served,
-		Record: s.st.Clone().Record, Settings: s.st.Settings.Clone(), History: o.History, Position: o.Position, Floor: o.Floor, Consistent: s.consistent}
+		Record: s.st.Clone().Record, Settings: s.st.Settings.Clone(), History: o.History, Position: o.Position, Floor: o.Floor, Consistent: s.consistent, Failed: s.failed}
 }
 
 // step lets the server do one thing: the next effect, or else the next event.
@@ -369,7 +372,12 @@ func (s *server) do(e Effect) {
 	case CloseDevice:
 		s.serving, s.held, s.waiting, s.holding = false, false, nil, nil
 	case Dial:
+		if s.failed && s.m.failed != "" {
+			c.fail("failed: %s wants to bring %s up to date", s.name, e.Target)
+		}
 		c.dial(s, e)
+	case ServeFrom:
+		s.serveFrom(e.Target)
 	case Hangup:
 		s.hangup(e.Target)
 	case Require:
@@ -383,11 +391,9 @@ func (s *server) do(e Effect) {
 	case Hold:
 		s.held, s.plan = true, e.Plan
 	case Release:
-		s.held = false
-		for _, w := range s.holding {
-			s.write(w)
+		if s.held = false; !s.stands() {
+			s.letGo()
 		}
-		s.holding = nil
 	case Checkpoint:
 		s.inbox = append(s.inbox, CheckedHere{e.Plan, s.pos})
 	case DeliverToken:
@@ -418,6 +424,9 @@ func (s *server) openDevice() {
 	if s.st.Served.Node != s.name || s.st.Role != lineage.RoleSource {
 		c.fail("open: %s opens while its standing is %s, served %s", s.name, s.st.Role, s.st.Served)
 	}
+	if s.failed && s.m.failed != "" {
+		c.fail("failed: %s opens a copy that failed", s.name)
+	}
 	if c.reckless != nil {
 		c.judgeOpen(s)
 		return
@@ -428,7 +437,7 @@ func (s *server) openDevice() {
 		}
 	}
 	for w := range c.answered {
-		if !s.holds(w) {
+		if !s.holds(w) && !s.failed { // it failed just now: nothing is answered
 			c.fail("lost write: %s opens in term %s without answered write %d", s.name, s.st.Served, w)
 		}
 	}

@@ -32,6 +32,9 @@ func (m *Machine) command(c Command) {
 	case m.plan != nil:
 		m.reply(c.ID, lineage.RulePlanInProgress, "switchover "+m.plan.data.ID+" is under way")
 		return
+	case c.Set != nil:
+		m.setVolume(c)
+		return
 	case c.Change.Target == m.cfg.Self:
 		m.reply(c.ID, lineage.RuleIsSource, m.cfg.Self+" is the source")
 		return
@@ -50,6 +53,11 @@ func (m *Machine) change(c Change) (rule, message string) {
 	}
 	if m.member(c.Target) == nil {
 		return lineage.RuleNotAMember, c.Target + " holds no copy of the volume"
+	}
+	for _, refuse := range []func(Change) (string, string){m.refuseLast, m.refuseFew} {
+		if rule, message := refuse(c); rule != "" {
+			return rule, message
+		}
 	}
 	switch c.Action {
 	case "set":

@@ -110,8 +110,12 @@ func (m *Machine) current(target string, session uint64) *link {
 	return nil
 }
 
-// dialDue begins and ends sessions as the settings want it.
+// dialDue begins and ends sessions as the settings want it. A source whose own disk failed begins none: it could bring
+// nobody up to date.
 func (m *Machine) dialDue() {
+	if m.failed != "" {
+		return
+	}
 	for _, node := range m.others() {
 		s, l := m.member(node), m.link(node)
 		if s.Paused || s.Broken {

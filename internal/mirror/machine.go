@@ -23,6 +23,9 @@ type Machine struct {
 	own     Own              // as it was last told
 	started bool
 	failed  string // this copy's disk; "" while it works
+	stalled string // why this copy's disk hangs; "" while it does not
+	disk    lostDisk
+	short   bool // fewer copies than min-copies would hold a write, as it was noted last
 
 	open     bool   // the device is, or is being, opened
 	newer    string // why an open source holds its writes: it met a newer one (rule 25); "" otherwise
@@ -98,8 +101,9 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 	case GiveUpAnswer:
 		m.giveUpAnswer(e)
 	case DiskFailed:
-		m.failed = e.Why
-		m.note("error", "disk-failed", "the disk of this copy failed: "+e.Why)
+		m.diskFailed(e.Why)
+	case DiskStalled:
+		m.diskStalled(e.Why)
 	case SessionAsked, SessionEnded, Adopted, RecordCame, SettingsCame:
 		m.targetEvent(ev)
 	default:
@@ -117,10 +121,12 @@ func (m *Machine) settle() {
 	m.bootSettle()
 	m.planSettle()
 	m.forceSettle()
+	m.diskSettle()
 	if m.open {
 		m.overruleSettle()
 		m.requireSettle()
 		m.dialDue()
+		m.copiesSettle()
 	}
 	m.tokenSettle()
 }

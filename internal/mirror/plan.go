@@ -100,7 +100,9 @@ func (m *Machine) planSettle() {
 	l := m.link(p.data.To)
 	p.state.HeirInStep = l.session == p.session && l.phase >= inStep
 	p.state.HeirRecorded = m.st.Record.Has(p.data.To)
-	p.state.Failed = m.failed
+	if p.state.Failed = m.failed; m.disk.via != "" {
+		p.state.Failed = ""
+	}
 	p.state.Late = !m.now.Before(p.deadline)
 	a := switchover.Next(p.data, p.state)
 	m.showStep(a.Step)
@@ -259,6 +261,10 @@ func (m *Machine) handedOver() {
 		m.reply(m.token.command, "", "")
 	}
 	m.token = token{}
+}
+
+func diskRefusal(why string) *switchover.Refusal {
+	return &switchover.Refusal{Rule: lineage.RuleDiskFailed, Message: why, Next: lineage.NextOf(lineage.RuleDiskFailed)}
 }
 
 func stepDownRefusal(e SessionAsked) *switchover.Refusal {

@@ -83,6 +83,35 @@ func TestForcedTakeOvers(t *testing.T) {
 	}
 }
 
+// TestDisksFail: guarantees 1 and 9 and rule 17, over random histories in which disks fail, most often the source's.
+func TestDisksFail(t *testing.T) {
+	first, n := 0, howMany()
+	if *oneSeed >= 0 {
+		first, n = *oneSeed, 1
+	}
+	total := map[string]int{}
+	for seed := first; seed < first+n; seed++ {
+		c := newFailing(uint64(seed), "", *oneSeed >= 0)
+		if broken := c.run(historySteps); broken != "" {
+			t.Errorf("seed %d: %s\n%s", seed, broken, strings.Join(c.trace, "\n"))
+			if testing.Short() || *oneSeed < 0 {
+				break
+			}
+		}
+		for k, v := range c.count {
+			total[k] += v
+		}
+	}
+	t.Logf("%d histories: %v", n, total)
+	if n > 400 {
+		for _, what := range []string{"disks failed", "disks failed at a source", "served from a target", "switch from a failed disk ", "force ", "pause last-copy"} {
+			if total[what] == 0 {
+				t.Errorf("no history had any %q: the test has gone blind", what)
+			}
+		}
+	}
+}
+
 // TestEveryProtectionIsNeeded leaves out one protection after the other: the histories must notice each.
 func TestEveryProtectionIsNeeded(t *testing.T) {
 	for _, c := range []struct {
@@ -102,6 +131,15 @@ func TestEveryProtectionIsNeeded(t *testing.T) {
 		{"plan-in-answer", "finale: no source", 93},
 	} {
 		notices(t, c.omit, c.breaks, c.seed, newCluster)
+	}
+	for _, c := range []struct {
+		omit, breaks string
+		seed         uint64
+	}{
+		{"serve-before-leaving", "record", 0},
+		{"open-failed-copy", "failed", 0},
+	} {
+		notices(t, c.omit, c.breaks, c.seed, newFailing)
 	}
 	for _, c := range []struct {
 		omit, breaks string

@@ -13,6 +13,7 @@ import (
 // every member that remains (rule 17).
 type required struct {
 	sent    []string                 // of the last Require
+	copies  int                      // ... and its Copies
 	dropped map[string]lineage.Epoch // who left the record, by the epoch that says so
 }
 
@@ -110,6 +111,9 @@ func (m *Machine) answersWait() {
 			lost = append(lost, node)
 		}
 	}
+	if m.copies(lost...) < m.minCopies() { // nothing is answered without them (rule 18): they need not leave
+		return
+	}
 	m.shrink("an answer waited for it", lost...)
 }
 
@@ -154,9 +158,9 @@ func (m *Machine) requireSettle() {
 	}
 	slices.Sort(want)
 	want = slices.Compact(want)
-	if !slices.Equal(want, m.required.sent) {
-		m.required.sent = want
-		m.emit(Require{slices.Clone(want)})
+	if copies := m.minCopies(); !slices.Equal(want, m.required.sent) || copies != m.required.copies {
+		m.required.sent, m.required.copies = want, copies
+		m.emit(Require{slices.Clone(want), copies})
 	}
 }
 

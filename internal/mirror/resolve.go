@@ -99,6 +99,9 @@ func (m *Machine) risk() *switchover.Risk {
 			continue
 		}
 		i := p.info
+		if i.Failed && i.Record.Epoch.Compare(m.st.Record.Epoch) <= 0 { // what it answered is what the record promises
+			continue
+		}
 		r.Others = append(r.Others, switchover.Seen{Reachable: p.up, Survivor: lineage.Survivor{Node: node, Record: i.Record, Floor: i.Floor, Position: i.Position, Consistent: i.Consistent != "no"}})
 	}
 	return r

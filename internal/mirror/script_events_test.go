@@ -30,6 +30,11 @@ func (s *script) event(verb string, w *words) Event {
 		return Command{ID: s.nextID(), Mine: s.own, Resolve: &Resolve{w.opt("keep", "")}}
 	case "disk-failed":
 		return DiskFailed{w.rest()}
+	case "disk-stalled":
+		return DiskStalled{w.rest()}
+	case "set-volume":
+		n := int(w.number(w.opt("min-copies", "0")))
+		return Command{ID: s.nextID(), Set: &Set{&n}}
 	}
 	if ev := s.linkEvent(verb, w); ev != nil {
 		return ev
@@ -154,7 +159,7 @@ func (s *script) mine(w *words) Own {
 }
 
 func (s *script) info(w *words) PeerInfo {
-	i := PeerInfo{Known: !w.flag("unknown"), Serving: w.flag("serving"), Role: lineage.Role(w.opt("role", "target")),
+	i := PeerInfo{Known: !w.flag("unknown"), Serving: w.flag("serving"), Failed: w.flag("failed"), Role: lineage.Role(w.opt("role", "target")),
 		Promised: w.term("promised", "0@-"), Served: w.term("served", "0@-"), Record: w.record("record", ""), Consistent: "yes"}
 	if w.flag("settings-without-me") {
 		i.Settings = s.m.st.Settings.Clone()

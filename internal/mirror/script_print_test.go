@@ -41,7 +41,14 @@ func (s *script) print(e Effect) string {
 	case Tune:
 		return fmt.Sprintf("tune %s: %s, %d bytes/s", e.Member.Node, e.Member.Mode, e.Member.RateBytes)
 	case Require:
+		if e.Copies > 1 {
+			return fmt.Sprintf("answers wait for: %s, and for %d copies", orNobody(e.Members), e.Copies)
+		}
 		return "answers wait for: " + orNobody(e.Members)
+	case ServeFrom:
+		return "read from " + e.Target + ", and let go on what was held since the failure"
+	case AbandonDisk:
+		return "give the disk up: " + e.Why
 	case SendRecord:
 		return fmt.Sprintf("send %s: in sync are %s", e.Target, recordText(e.Record))
 	case SendSettings:
@@ -147,6 +154,9 @@ func (s *script) changes(st lineage.Standing) string {
 
 func memberChanges(old, now lineage.Settings) string {
 	text := ""
+	if old.MinCopies != now.MinCopies {
+		text += fmt.Sprintf(" (min-copies %d)", max(now.MinCopies, 1))
+	}
 	for _, m := range now.Members {
 		if o := old.Find(m.Node); o != nil && *o == m {
 			continue

@@ -75,6 +75,9 @@ func (m *Machine) recordCame(e RecordCame) {
 // sessionAsked accepts a source, or refuses it with a rule. The promise to follow its term is durable before it is accepted.
 func (m *Machine) sessionAsked(e SessionAsked) {
 	if rule, why := m.refuseSession(e); rule != "" {
+		if rule == lineage.RuleDiskFailed {
+			m.yield(e)
+		}
 		m.refuse(e, rule, why)
 		return
 	}
@@ -143,14 +146,20 @@ func (m *Machine) refuseSession(e SessionAsked) (rule, why string) {
 		return lineage.RuleHandedOver, fmt.Sprintf("%s has handed the role over to %s in term %s", m.cfg.Self, m.st.Heir.Node, m.st.Heir.Term)
 	case m.removed(self, e.Term) || m.removed(asker, e.Term):
 		return lineage.RuleRemoved, "the server was removed from the volume"
+	case m.open: // also with a failed disk: what it answered is on its targets
 	case e.Mine.Failed || m.failed != "":
 		return lineage.RuleDiskFailed, fmt.Sprintf("the disk of %s failed: %s", m.cfg.Self, m.failed)
+	case m.stalled != "":
+		return lineage.RuleDiskStalled, fmt.Sprintf("the disk of %s hangs: %s", m.cfg.Self, m.stalled)
 	}
 	source := lineage.Replica{Node: e.From, History: e.History, Position: e.Position, Record: e.Record}
 	mine := lineage.Replica{Node: m.cfg.Self, History: e.Mine.History, Position: e.Mine.Position, Record: m.st.Record, Discarding: m.st.Discard,
 		Unsure: e.Mine.Unknown || e.Mine.Consistent != "yes" || m.open} // who serves may have answered more since
 	if v := lineage.Stand(source, mine); !v.Follow {
 		return v.Rule, fmt.Sprintf("%s cannot follow %s: %s", m.cfg.Self, e.From, v.Text)
+	}
+	if m.failed != "" {
+		return lineage.RuleDiskFailed, fmt.Sprintf("the disk of %s failed: %s", m.cfg.Self, m.failed)
 	}
 	return "", ""
 }

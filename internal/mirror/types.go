@@ -67,6 +67,7 @@ type (
 	Command struct {
 		ID      uint64
 		Change  Change // what to change in the settings; or
+		Set     *Set
 		Switch  *Switch
 		Resolve *Resolve
 		Mine    Own // as it is now; needed for a Switch with Force and for Resolve
@@ -83,6 +84,9 @@ type Change struct {
 	Rate   *int64
 	Resync *int64
 }
+
+// Set is what an administrator wants of the volume as a whole (volume set).
+type Set struct{ MinCopies *int }
 
 // Switch is a wish for another source.
 type Switch struct {
@@ -166,8 +170,11 @@ type (
 		Rule  string
 		Why   string
 	}
-	// DiskFailed: this copy's disk failed; durably noted already.
+	// DiskFailed: this copy's disk failed; durably noted already. From the failure on the data path of an open source
+	// answers nothing and fails nothing, until ServeFrom or CloseDevice.
 	DiskFailed struct{ Why string }
+	// DiskStalled: this copy's disk has not finished something within its limit. Why "": it has, now.
+	DiskStalled struct{ Why string }
 )
 
 // Events at a target.
@@ -249,7 +256,17 @@ type (
 	// Tune: limits or mode of a running session changed.
 	Tune struct{ Member lineage.Member }
 	// Require: answers wait for exactly these members (this server not among them), besides sessions in step that are no members yet.
-	Require struct{ Members []string }
+	// Copies is how many copies have to hold a write before it is answered (rule 18): this server's own, unless its disk
+	// failed, and those of sync sessions in step.
+	Require struct {
+		Members []string
+		Copies  int
+	}
+	// ServeFrom: this source's disk failed and its copy is in no record any more. Reads go to that target, in its stream;
+	// writes are done when the targets have them; what was held since the failure goes on.
+	ServeFrom struct{ Target string }
+	// AbandonDisk: this copy's disk hangs, and counts as failed from now on: DiskFailed follows.
+	AbandonDisk struct{ Why string }
 	// SendRecord, SendSettings, SendCheckpoint: frames for the target.
 	SendRecord struct {
 		Target string
@@ -312,6 +329,7 @@ func (CheckedHere) event()  {}
 func (CheckedThere) event() {}
 func (TokenAnswer) event()  {}
 func (DiskFailed) event()   {}
+func (DiskStalled) event()  {}
 func (SessionAsked) event() {}
 func (SessionEnded) event() {}
 func (Adopted) event()      {}
@@ -327,6 +345,8 @@ func (Dial) effect()           {}
 func (Hangup) effect()         {}
 func (Tune) effect()           {}
 func (Require) effect()        {}
+func (ServeFrom) effect()      {}
+func (AbandonDisk) effect()    {}
 func (SendRecord) effect()     {}
 func (SendSettings) effect()   {}
 func (SendCheckpoint) effect() {}

@@ -34,6 +34,10 @@ type View struct {
 	Mirrors []MirrorView // a source's: of every member not removed; a target's: its own
 	Plan    *PlanView
 	Failed  string
+	Stalled string // why its disk hangs
+	Via     string // the target whose copy a source with a failed disk serves from
+	// Copies that a write would be on now, and have to be.
+	Copies, MinCopies int
 	// Candidates for a switchover, sorted by name, without this server unless it is not the source.
 	Candidates []Candidate
 	Settings   lineage.Settings
@@ -68,9 +72,12 @@ type Candidate struct {
 // View is what status shows.
 func (m *Machine) View() View {
 	s := m.st.Clone()
-	v := View{Role: s.Role, Open: m.open, Term: s.Promised, Record: s.Record, Settings: s.Settings, Failed: m.failed, Source: m.source()}
+	v := View{Role: s.Role, Open: m.open, Term: s.Promised, Record: s.Record, Settings: s.Settings, Failed: m.failed, Stalled: m.stalled, Via: m.disk.via, MinCopies: m.minCopies(), Source: m.source()}
 	if m.open || s.Role == lineage.RoleSource {
 		v.Term = s.Served
+	}
+	if m.open {
+		v.Copies = m.copiesNow()
 	}
 	v.Rule, v.Reason = m.reason()
 	if s.Role == lineage.RoleSource {
@@ -141,6 +148,16 @@ func (m *Machine) reason() (rule, reason string) {
 		return lineage.RuleSplitBrain, m.newer
 	case m.boot.waiting:
 		return m.boot.rule, m.boot.reason
+	case m.open && m.failed != "" && m.disk.via == "":
+		return lineage.RuleDiskFailed, "the disk failed (" + m.failed + "); nothing is answered until the targets know that it is no copy any more"
+	case m.open && m.failed != "":
+		return lineage.RuleServesFromTarget, fmt.Sprintf("the disk of %s failed (%s); reads and writes go to %s", m.cfg.Self, m.failed, m.disk.via)
+	case m.failed != "":
+		return lineage.RuleDiskFailed, "the disk failed: " + m.failed
+	case m.stalled != "":
+		return lineage.RuleDiskStalled, "the disk hangs: " + m.stalled
+	case m.open && m.short:
+		return lineage.RuleMinCopies, m.tooFew()
 	case m.open && m.over.why != "":
 		return lineage.RuleUnservedTerm, fmt.Sprintf("term %s is promised and nobody serves in it; %s", m.over.term, m.over.why)
 	case m.st.Role == lineage.RoleHanded:
@@ -177,6 +194,9 @@ func (m *Machine) mirrorView(node string) MirrorView {
 		if v.Reason == "" {
 			v.Reason = "connecting to " + node
 		}
+		if m.open && m.failed != "" {
+			v.Rule, v.Reason = lineage.RuleServesFromTarget, "the disk of the source failed: it can bring nobody up to date; switch over first"
+		}
 		if m.boot.waiting {
 			v.Reason = "the source is not open: " + m.boot.reason
 		}
@@ -211,6 +231,8 @@ func (m *Machine) ownMirror(s lineage.Member) MirrorView {
 		v.State, v.Reason, v.Rule = SplitBrain, m.split, m.refused
 	case m.failed != "":
 		v.State, v.Reason, v.Rule = Failed, m.failed, lineage.RuleDiskFailed
+	case m.stalled != "":
+		v.State, v.Reason, v.Rule = ResyncPending, "the disk hangs: "+m.stalled, lineage.RuleDiskStalled
 	case s.Broken:
 		v.State, v.Reason, v.Rule = Broken, "broken by an administrator", lineage.RuleBroken
 	case s.Paused:
@@ -247,7 +269,7 @@ func (m *Machine) planView() *PlanView {
 // Facts are what this server knows about a wish to make that server the source; with them switchover.Planned shows the plan.
 // LagBytes is the shell's to fill in.
 func (m *Machine) Facts(to string) switchover.Facts {
-	f := switchover.Facts{Self: m.cfg.Self, To: to, Source: m.source(), SelfServes: m.open, SelfFailed: m.failed, SelfHolds: m.newer, Heir: m.targetFacts(to)}
+	f := switchover.Facts{Self: m.cfg.Self, To: to, Source: m.source(), SelfServes: m.open, SelfFailed: m.failed, SelfVia: m.disk.via, SelfHolds: m.newer, Heir: m.targetFacts(to)}
 	if m.boot.waiting {
 		f.SelfWaits = m.boot.reason
 	}
@@ -257,8 +279,11 @@ func (m *Machine) Facts(to string) switchover.Facts {
 	if to == m.cfg.Self {
 		f.Risk = m.risk()
 	}
-	if p := m.peers[f.Source]; p != nil && p.up || m.in.session {
+	if p := m.peers[f.Source]; p != nil && p.up && (!p.info.Failed || p.info.Serving) || m.in.session {
 		f.SourceReachable = true
+	}
+	if p := m.peers[f.Source]; p != nil && p.up && p.info.Failed {
+		f.SourceFailed = true
 	}
 	for _, node := range m.others() {
 		f.Others = append(f.Others, m.targetFacts(node))

@@ -37,7 +37,7 @@ func (a *vol) do(effect mirror.Effect) error {
 	case mirror.CloseDevice:
 		a.v.CloseDevice(e.Why)
 		a.device.Withdraw()
-		_ = a.n.nbd.RemoveExport(a.name) // a connection that does not end is cut
+		a.removeExport()
 		a.work(func() { a.endViews(true, "the volume's device was closed") })
 		a.v.BecomeTarget()
 	case mirror.Dial:
@@ -47,7 +47,11 @@ func (a *vol) do(effect mirror.Effect) error {
 	case mirror.Tune:
 		a.v.Tune(e.Member)
 	case mirror.Require:
-		a.v.Require(e.Members)
+		a.v.Require(e.Members, e.Copies)
+	case mirror.ServeFrom:
+		a.v.ServeFrom(e.Target)
+	case mirror.AbandonDisk:
+		a.v.AbandonDisk(e.Why)
 	case mirror.SendRecord:
 		return a.v.SendRecord(e.Target, e.Record)
 	case mirror.SendSettings:
@@ -84,7 +88,7 @@ func (a *vol) do(effect mirror.Effect) error {
 	case mirror.RefuseSession:
 		a.answerSession(e.ID, func(in *incoming) { _ = in.conn.Refuse(e.Rule, e.Message) })
 	case mirror.DropSession:
-		a.v.DropSession(e.Why)
+		return a.v.DropSession(e.Why)
 	case mirror.AckRecord:
 		return a.v.AckRecord(e.Epoch)
 	case mirror.PlanStep:
@@ -95,6 +99,16 @@ func (a *vol) do(effect mirror.Effect) error {
 		return fmt.Errorf("an effect that this agent does not know")
 	}
 	return nil
+}
+
+// removeExport throws applications out: a connection that does not end is cut. Requests that hang in a failed disk are not
+// waited for; the device is closed already.
+func (a *vol) removeExport() {
+	if a.v.Failed() != nil {
+		a.work(func() { _ = a.n.nbd.RemoveExport(a.name) })
+		return
+	}
+	_ = a.n.nbd.RemoveExport(a.name)
 }
 
 // planStep shows a step to whoever waits for the plan.
@@ -244,7 +258,11 @@ func (a *vol) answerSession(id uint64, answer func(*incoming)) {
 // accept begins the session: the one before is over, with all its I/O, before the answer leaves (rule 14).
 func (a *vol) accept(id uint64) {
 	a.answerSession(id, func(in *incoming) {
-		a.v.DropSession("replaced by a new session of " + in.hello.Node)
+		if hangs := a.v.DropSession("replaced by a new session of " + in.hello.Node); hangs != nil {
+			_ = in.conn.Refuse(lineage.RuleDiskStalled, hangs.Error())
+			a.post(mirror.SessionEnded{ID: id, Why: hangs.Error()})
+			return
+		}
 		h, own := a.v.Header(), a.v.Own()
 		agreed, kept := a.v.AgreedWith(in.hello.History, in.hello.Position)
 		encryption := wire.EncryptionOn

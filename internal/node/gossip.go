@@ -179,8 +179,8 @@ func (a *vol) info() mirror.PeerInfo {
 		gaveUp = a.v.UndoStatus().Reason
 	}
 	return mirror.PeerInfo{
-		GaveUp: gaveUp, Failed: own.Failed,
-		Known: true, Role: h.Role, Serving: view.Open, Promised: h.Promised, Served: h.Served, Record: h.Record,
+		GaveUp: gaveUp, Failed: own.Failed || a.failed() != nil,
+		Known: true, Role: h.Role, Serving: view.Open && a.failed() == nil, Promised: h.Promised, Served: h.Served, Record: h.Record,
 		Settings: h.Settings, History: own.History, Position: own.Position, Floor: own.Floor, Consistent: own.Consistent,
 	}
 }

@@ -254,6 +254,7 @@ func (n *Node) peerOptions() peer.Options {
 func (n *Node) volumeLimits() volume.Limits {
 	l := volume.DefaultLimits
 	c := n.cfg.Limits
+	l.DiskStall, l.CopiesWait = time.Duration(c.DiskStall), time.Duration(c.CopiesWait)
 	l.SyncTimeout, l.QueueBytesMax = time.Duration(c.SyncTimeout), int64(c.QueueBytes)
 	l.CheckpointEvery, l.HotExtentsMax = time.Duration(c.CheckpointEvery), c.HotExtentsMax
 	l.CopyQueueBytes = int64(c.ResyncBytes)

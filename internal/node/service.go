@@ -37,6 +37,9 @@ func (s *service) CreateVolume(ctx context.Context, r api.CreateVolume) (*api.Vo
 	}
 	term := lineage.Term{N: 1, Node: r.Source.Node}
 	settings := lineage.Settings{Version: lineage.Epoch{Term: term}}
+	if r.MinCopies > 1 {
+		settings.MinCopies = r.MinCopies
+	}
 	for _, p := range places {
 		if p.Node != n.cfg.Node && n.peer(p.Node) == nil {
 			return nil, errNoAddress(p.Node)
@@ -201,6 +204,27 @@ func (p *neighbour) isUp() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.up
+}
+
+// SetVolume implements api.Service.
+func (s *service) SetVolume(ctx context.Context, r api.VolumeChange) (*api.VolumeStatus, error) {
+	if err := r.Check(); err != nil {
+		return nil, err
+	}
+	a, other, err := s.atSource(ctx, r.Name)
+	if err != nil {
+		return nil, err
+	}
+	if other != nil {
+		return other.SetVolume(ctx, r)
+	}
+	reply, err := a.command(ctx, func(id uint64) mirror.Event { return mirror.Command{ID: id, Set: &mirror.Set{MinCopies: r.MinCopies}} })
+	if err = replyError("volume "+r.Name, reply, err); err != nil {
+		return nil, err
+	}
+	s.n.bump()
+	v := a.status(now())
+	return &v, nil
 }
 
 // ChangeMirror implements api.Service.

@@ -31,6 +31,9 @@ func (s *service) Switchover(ctx context.Context, r api.Switchover, step func(ap
 	if err != nil || other != nil {
 		return result, err
 	}
+	if lost := a.cannotHandOver(); lost != nil && r.To != s.n.cfg.Node {
+		return s.withoutSource(ctx, r, step, lost)
+	}
 	result, err = a.shownPlan(ctx, r)
 	if err == nil {
 		err = a.mustBeFree("")
@@ -47,6 +50,15 @@ func (s *service) Switchover(ctx context.Context, r api.Switchover, step func(ap
 		return result, s.waitMirrors(ctx, r)
 	}
 	return result, nil
+}
+
+// cannotHandOver says why this server, which was source, cannot hand its role over: its disk failed and it has closed.
+func (a *vol) cannotHandOver() error {
+	view := a.view.Load()
+	if view.Role != lineage.RoleSource || a.failed() == nil && (view.Failed == "" || view.Open) {
+		return nil
+	}
+	return api.Refusal(lineage.RuleNeedsForce, "volume "+a.name, "its source "+a.n.cfg.Node+" has a failed disk and cannot hand over", lineage.NextOf(lineage.RuleSourceDiskFailed))
 }
 
 // shownPlan is the plan as the machine sees it now; with only the plan asked for, a rule that forbids it is an error.

@@ -255,7 +255,7 @@ func (a *vol) fail(err error) {
 	a.device.Withdraw()
 	_ = a.n.nbd.RemoveExport(a.name)
 	a.v.HangupAll(err)
-	a.v.DropSession(err.Error())
+	_ = a.v.DropSession(err.Error()) // if its disk hangs, nothing is said any more that depends on it
 	for _, c := range waiting {
 		c <- mirror.Reply{Err: err.Error()}
 	}
@@ -267,6 +267,10 @@ func (a *vol) refuse(e mirror.Event) {
 	case mirror.Command:
 		a.reply(mirror.Reply{ID: e.ID, Err: a.failed().Error()})
 	case mirror.TokenCame:
+		a.reply(mirror.Reply{ID: e.ID, Err: a.failed().Error()})
+	case mirror.FenceAsked:
+		a.reply(mirror.Reply{ID: e.ID, Rule: lineage.RuleDiskFailed, Err: a.failed().Error()})
+	case mirror.GiveUpAsked:
 		a.reply(mirror.Reply{ID: e.ID, Err: a.failed().Error()})
 	case mirror.SessionAsked:
 		a.answerSession(e.ID, func(in *incoming) {

@@ -20,7 +20,9 @@ type Facts struct {
 	SelfWaits       string // why this server, which was source, has not opened yet; "" otherwise
 	SelfHolds       string // why this source answers no further write: it met one of a newer term; "" otherwise
 	SelfFailed      string // why this server's disk failed; "" otherwise
-	SourceReachable bool
+	SelfVia         string // the target that it serves from since then; "" if it does not
+	SourceReachable bool   // and able to hand over
+	SourceFailed    bool   // it was heard that its disk failed
 	Running         string // id of the plan under way; "" if none
 	Heir            Target
 	Others          []Target // the other members that were not removed
@@ -61,6 +63,8 @@ func Check(f Facts) *Refusal {
 		return refuse(lineage.RuleAlreadySource, "%s is the source already", f.To)
 	case f.To != f.Self && !h.Known:
 		return refuse(lineage.RuleNotAMember, "%s holds no copy of the volume", f.To)
+	case !f.SelfServes && f.SelfFailed != "" && f.Source == f.Self && f.To != f.Self:
+		return refuse(lineage.RuleNeedsForce, "the disk of the source %s failed, so it cannot hand over: %s", f.Self, f.SelfFailed)
 	case f.SelfWaits != "":
 		return refuse(lineage.RuleSourceClosed, "%s was the source and has not opened the volume again: %s", f.Self, f.SelfWaits)
 	case !f.SelfServes && f.SourceReachable:
@@ -69,7 +73,7 @@ func Check(f Facts) *Refusal {
 		return needsForce(f)
 	case f.SelfHolds != "":
 		return refuse(lineage.RuleSplitBrain, "%s answers no further write: %s", f.Self, f.SelfHolds)
-	case f.SelfFailed != "":
+	case f.SelfFailed != "" && f.SelfVia == "":
 		return refuse(lineage.RuleDiskFailed, "the disk of the source %s failed: %s", f.Self, f.SelfFailed)
 	}
 	return checkHeir(h)
@@ -80,7 +84,11 @@ func needsForce(f Facts) *Refusal {
 	if gist != "" {
 		gist = "; " + gist
 	}
-	return refuse(lineage.RuleNeedsForce, "the source %s cannot be reached%s", orUnknown(f.Source), gist)
+	cause := "cannot be reached"
+	if f.SourceFailed {
+		cause = "has a failed disk and cannot hand over"
+	}
+	return refuse(lineage.RuleNeedsForce, "the source %s %s%s", orUnknown(f.Source), cause, gist)
 }
 
 func checkHeir(h Target) *Refusal {

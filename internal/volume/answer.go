@@ -3,6 +3,7 @@ package volume
 import (
 	"math"
 	"slices"
+	"time"
 
 	"keelson/internal/block"
 	"keelson/internal/mirror"
@@ -21,7 +22,7 @@ func (v *Volume) condition() (written, durable uint64, lost []string) {
 		}
 	}
 	for _, l := range v.links {
-		if l.inStep && l.sync {
+		if l.inStep && (l.sync || l == v.there.via) {
 			written = min(written, l.written)
 			durable = min(durable, l.durable)
 		}
@@ -32,14 +33,15 @@ func (v *Volume) condition() (written, durable uint64, lost []string) {
 // settle moves what can be answered now into out. mu is held.
 func (v *Volume) settle(out *queue) {
 	if v.waiting.head == nil && v.flushes.head == nil {
+		v.shortAt, v.short = time.Time{}, v.short && v.few()
 		return
 	}
 	written, durable, lost := v.condition()
-	if v.failed != nil {
-		v.failWaiting(out, v.failed)
+	if v.copies > 1 && v.fewNow() || len(lost) > 0 && v.failed == nil {
 		return
 	}
-	if len(lost) > 0 {
+	if v.failed != nil {
+		v.settleThere(out, written, durable, lost)
 		return
 	}
 	for r := v.waiting.head; r != nil && r.Local && r.Number <= written; r = v.waiting.head {
@@ -97,9 +99,10 @@ func (v *Volume) Waiting() []string {
 	return lost
 }
 
-// Require says which members' sessions have to be in step for an answer to be given.
-func (v *Volume) Require(members []string) {
-	v.change1(func() { v.required = slices.Clone(members) })
+// Require says which members' sessions have to be in step for an answer to be given, and how many copies have to hold
+// what is written (rule 18).
+func (v *Volume) Require(members []string, copies int) {
+	v.change1(func() { v.required, v.copies = slices.Clone(members), copies })
 }
 
 // change1 changes something that answers may wait for, and gives those that wait no longer.
@@ -139,10 +142,12 @@ func (v *Volume) CloseDevice(why string) {
 	v.genMu.Lock() // nor does a generation begin after this
 	defer v.genMu.Unlock()
 	v.mu.Lock()
-	for v.flight[0]+v.flight[1] > 0 {
+	for v.flight[0]+v.flight[1] > 0 && v.failed == nil { // what hangs in a failed disk ends by itself, or never
 		v.freed.Wait()
 	}
-	v.failWaiting(&out, block.ErrShutdown)
+	err := v.closed()
+	v.there.end(&out, err)
+	v.failWaiting(&out, err)
 	v.mu.Unlock()
 	v.finishAll(&out)
 }
@@ -158,7 +163,7 @@ func (v *Volume) Hold(plan string) {
 		defer v.done.Done()
 		v.awaitGeneration() // one that is being begun is part of what has to end
 		v.mu.Lock()
-		for v.held && v.serving && (v.flight[0]+v.flight[1] > 0 || v.waiting.head != nil || v.flushes.head != nil) {
+		for v.held && v.serving && v.underWay() {
 			v.freed.Wait()
 		}
 		drained, number := v.held && v.serving, v.number
@@ -167,6 +172,14 @@ func (v *Volume) Hold(plan string) {
 			v.post(mirror.Drained{Plan: plan, Number: number})
 		}
 	}()
+}
+
+// underWay reports that something is in flight or not answered. What hangs in a failed disk is not waited for. mu is held.
+func (v *Volume) underWay() bool {
+	if v.failed == nil {
+		return v.flight[0]+v.flight[1] > 0 || v.waiting.head != nil || v.flushes.head != nil
+	}
+	return v.waiting.anyLocal() || v.flushes.anyLocal() || v.stands()
 }
 
 // Release lets held writes go on.

@@ -95,6 +95,7 @@ func (s *session) change(h wire.Header, body *block.Buffer, version lineage.Vers
 func (v *Volume) landed(first, last int64, version lineage.Version, parity int) {
 	v.mu.Lock()
 	v.log.SetVersions(first, last, version)
+	v.landings++
 	v.flight[parity]--
 	if v.flight[parity] == 0 {
 		v.freed.Broadcast()
@@ -173,7 +174,7 @@ func (s *session) probe(h wire.Header, body *block.Buffer) error {
 // flush makes data and then the record of its number durable before any later frame is applied (rules 10 and 15).
 func (s *session) flush(number uint64) error {
 	v := s.v
-	if err := v.disk.Datasync(); err != nil { // whatever the reason: what it dropped, the next one would call durable
+	if err := v.datasync(); err != nil { // whatever the reason: what it dropped, the next one would call durable
 		v.fail(err)
 		return err
 	}

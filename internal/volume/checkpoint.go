@@ -14,34 +14,49 @@ const tick = 100 * time.Millisecond
 // expireEvery is how often the keeper looks for salvages whose time is over.
 const expireEvery = time.Minute
 
-// keeper makes checkpoints when it is time or too much is hot, and drops links that acknowledge nothing. It runs until
-// the volume is closed.
+// keeper looks at deadlines: it drops links that acknowledge nothing, fails what waits too long for copies, sees whether the
+// disk hangs, and asks for checkpoints. It never waits for the disk. It runs until the volume is closed.
 func (v *Volume) keeper() {
 	defer v.done.Done()
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
 	next := time.Now().Add(v.o.Limits.CheckpointEvery)
-	expire := time.Now()
 	for {
-		due := false
 		select {
 		case <-v.stop:
 			return
-		case <-v.wantCkpt:
-			due = true
 		case now := <-timer.C:
 			v.dropStalled(now)
-			if !now.Before(expire) {
-				v.expire(now)
-				expire = now.Add(expireEvery)
+			v.failShort(now)
+			v.watchDisk(now)
+			if now.After(next) && v.changed.Load() {
+				v.askCheckpoint()
+				next = now.Add(v.o.Limits.CheckpointEvery)
 			}
-			due = now.After(next) && v.changed.Load()
 		}
-		if due {
+	}
+}
+
+// checkpointer makes checkpoints when it is time or too much is hot, and deletes salvages whose time is over. It runs until
+// the volume is closed.
+func (v *Volume) checkpointer() {
+	defer v.done.Done()
+	timer := time.NewTicker(expireEvery)
+	defer timer.Stop()
+	v.expire(time.Now())
+	for {
+		select {
+		case <-v.stop:
+			return
+		case now := <-timer.C:
+			v.expire(now)
+		case <-v.wantCkpt:
+			if v.Failed() != nil {
+				continue
+			}
 			if err := v.checkpoint(false, nil); err != nil {
 				v.o.Log.Error("checkpoint failed", "volume", v.name, "err", err)
 			}
-			next = time.Now().Add(v.o.Limits.CheckpointEvery)
 		}
 	}
 }
@@ -78,7 +93,7 @@ func (v *Volume) checkpoint(coolAll bool, update func(*intentlog.Header)) error 
 			}
 		},
 		SyncData: func() error {
-			err := v.disk.Datasync()
+			err := v.datasync()
 			if err != nil { // whatever the reason: what it dropped, the next one would call durable
 				v.fail(err)
 			}
@@ -100,7 +115,7 @@ func (v *Volume) CheckpointHere(plan string) {
 	v.done.Add(1)
 	go func() {
 		defer v.done.Done()
-		if err := v.checkpoint(true, nil); err != nil {
+		if err := v.checkpoint(true, nil); err != nil && !v.servesThere() {
 			v.o.Log.Error("checkpoint failed", "volume", v.name, "err", err)
 			return // the plan's time limit ends it
 		}

@@ -10,20 +10,34 @@ import (
 func (v *Volume) submitFlush(r *block.Request) {
 	v.stats.flushes.Add(1)
 	v.mu.Lock()
-	if !v.serving || v.failed != nil {
-		r.Err = block.ErrShutdown
-		if v.failed != nil {
-			r.Err = v.failed
+	if !v.serving || v.short {
+		r.Err = v.closed()
+		if v.serving {
+			r.Err = v.tooFewCopies()
 		}
 		v.mu.Unlock()
 		v.finish(r)
 		return
 	}
 	r.Number, r.Local, r.Err = max(v.prefix(), v.answered), true, nil
+	here, links := v.failed == nil, v.links
+	if !here { // what is on this disk is of no account, and the flusher may hang in it
+		r.Number = v.number
+	}
 	v.flushTo = max(v.flushTo, r.Number)
 	v.flushes.push(r)
+	var out queue
+	if !here {
+		v.flushThere()
+		v.settle(&out) // perhaps it is durable there already
+	}
 	v.mu.Unlock()
-	v.kickFlusher()
+	if here {
+		v.kickFlusher()
+		return
+	}
+	tryFlush(links)
+	v.finishAll(&out)
 }
 
 // prefix is the number up to which every write is on this disk (perhaps not durable). Above it ordinary writes may be
@@ -66,18 +80,16 @@ func (v *Volume) flushOnce() {
 		return
 	}
 	floor, fresh := v.prefix(), v.flooring == 0
-	links, floored, gen := v.links, v.floored, v.at().Gen
+	links, floored, gen, here := v.links, v.floored, v.at().Gen, v.failed == nil
 	v.flooring = floor
 	for _, l := range links {
 		l.flush(v.number)
 	}
 	v.mu.Unlock()
-	for _, l := range links {
-		l.stream.TryFlush()
-	}
+	tryFlush(links)
 	var err error
-	if floored < floor || fresh {
-		if err = v.disk.Datasync(); err != nil {
+	if here && (floored < floor || fresh) {
+		if err = v.datasync(); err != nil {
 			v.fail(err)
 		} else if gen != (lineage.GenID{}) {
 			if err = v.log.SetFloor(lineage.Position{Gen: gen, Number: floor}); err != nil {
@@ -86,12 +98,15 @@ func (v *Volume) flushOnce() {
 		}
 	}
 	v.change1(func() {
-		if err == nil {
+		if err == nil && here {
 			v.floored = max(v.floored, floor)
 			return
 		}
 		v.flooring = v.floored
-		for r := v.flushes.head; r != nil; r = r.Next { // not durable: they say so (no room in the log, or a failed disk)
+		if v.failed != nil { // the targets decide
+			return
+		}
+		for r := v.flushes.head; r != nil; r = r.Next { // not durable: they say so (no room in the log)
 			if r.Local && r.Err == nil {
 				r.Err = err
 			}

@@ -183,6 +183,13 @@ func (v *Volume) HangupAll(why error) {
 	}
 }
 
+// tryFlush sends what can be sent.
+func tryFlush(links []*link) {
+	for _, l := range links {
+		l.stream.TryFlush()
+	}
+}
+
 // run owns the link: it reads what the target says until the stream ends, then takes the link out.
 func (l *link) run() {
 	defer l.v.done.Done()
@@ -207,6 +214,7 @@ func (l *link) run() {
 		v.setLinks(rest)
 		l.progress.Stop()
 		v.remember(l)
+		v.there.lose(l)
 	})
 	close(l.gone)
 	down := mirror.LinkDown{Target: l.target, Session: l.session, Why: err.Error()}
@@ -248,6 +256,8 @@ func (l *link) handle(h wire.Header, body *block.Buffer) error {
 		l.v.post(mirror.CheckedThere{Target: l.target, Session: l.session, Number: h.Number})
 	case wire.TypeGens, wire.TypeDigests, wire.TypePages:
 		return l.comparison(h, body)
+	case wire.TypeReadAnswer:
+		return l.readAnswered(h, body)
 	case wire.TypeProbeAnswer:
 		return l.probed(int64(h.Offset)>>l.v.region, h.Flags&wire.FlagSame != 0)
 	default:
@@ -377,9 +387,9 @@ func (v *Volume) dropStalled(now time.Time) {
 	v.mu.Lock()
 	links := v.links
 	var late []*link
-	if v.waiting.head != nil || v.flushes.head != nil {
+	if v.waiting.head != nil || v.flushes.head != nil || len(v.there.asked) > 0 {
 		for _, l := range links {
-			if l.inStep && l.sync && v.waitsFor(l) {
+			if l.inStep && (l.sync || l == v.there.via) && v.waitsFor(l) {
 				if l.sentAt.IsZero() {
 					l.sentAt = now
 				}
@@ -399,6 +409,9 @@ func (v *Volume) dropStalled(now time.Time) {
 
 // waitsFor reports that something waits for this target's acknowledgement. mu is held.
 func (v *Volume) waitsFor(l *link) bool {
+	if l == v.there.via && len(v.there.asked) > 0 {
+		return true
+	}
 	return v.waiting.head != nil && v.waiting.head.Number > l.written || v.flushes.head != nil && v.flushes.head.Number > l.durable && v.flushes.head.Number <= l.flushed
 }
 

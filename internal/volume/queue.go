@@ -32,6 +32,16 @@ func (q *queue) pop() *block.Request {
 	return r
 }
 
+// anyLocal reports that the local part of a request is over.
+func (q *queue) anyLocal() bool {
+	for r := q.head; r != nil; r = r.Next {
+		if r.Local {
+			return true
+		}
+	}
+	return false
+}
+
 // take empties the queue.
 func (q *queue) take() queue {
 	all := *q

@@ -10,14 +10,10 @@ func (v *Volume) read(r *block.Request) {
 	v.stats.reads.Add(1)
 	v.stats.readBytes.Add(r.Len)
 	v.mu.Lock()
-	err := v.failed
-	if !v.serving {
-		err = block.ErrShutdown
-	}
+	serving, here := v.serving, v.failed == nil
 	v.mu.Unlock()
-	if err != nil {
-		r.Err = err
-		v.finish(r)
+	if !serving || !here {
+		v.readThere(r)
 		return
 	}
 	if v.nowait != nil {
@@ -26,41 +22,50 @@ func (v *Volume) read(r *block.Request) {
 			v.finishRead(r, err)
 			return
 		}
-		if v.readSlot() {
+		if slot, ok := v.readSlot(); ok {
+			by := r.By
 			go func() {
 				defer v.done.Done()
+				v.watch.begin(slot)
 				_, err := v.disk.ReadAt(r.Buf.Bytes, r.Off)
-				<-v.readers
+				v.watch.end(slot)
+				v.readers <- slot
 				v.finishRead(r, err)
-				r.By.Flush()
+				by.Flush()
 			}()
 			return
 		}
 	}
-	_, err = v.disk.ReadAt(r.Buf.Bytes, r.Off)
+	_, err := v.disk.ReadAt(r.Buf.Bytes, r.Off)
 	v.finishRead(r, err)
 }
 
 // readSlot takes one of the slots for reads beside the caller, if there is one; the reader gives it back and calls done.Done.
-func (v *Volume) readSlot() bool {
+func (v *Volume) readSlot() (slot int, ok bool) {
 	select {
-	case v.readers <- struct{}{}:
+	case slot = <-v.readers:
 		v.done.Add(1)
-		return true
+		return slot, true
 	default:
-		return false
+		return 0, false
 	}
 }
 
+// finishRead: a read that the disk failed is tried at a target, if there is one.
 func (v *Volume) finishRead(r *block.Request, err error) {
 	if err != nil {
 		v.fail(err)
+		v.readThere(r)
+		return
 	}
-	r.Err = err
+	r.Err = nil
 	v.finish(r)
 }
 
 // Extents implements block.Device.
 func (v *Volume) Extents(off, length int64) ([]block.Extent, error) {
-	return v.disk.Extents(off, min(length, v.size-off))
+	if length = min(length, v.size-off); v.Failed() != nil {
+		return []block.Extent{{Len: length}}, nil // not known, so it is data
+	}
+	return v.disk.Extents(off, length)
 }

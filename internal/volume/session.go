@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"keelson/internal/block"
 	"keelson/internal/intentlog"
@@ -54,6 +55,9 @@ func (v *Volume) Attach(stream Stream, o SessionOptions) error {
 	s := &session{v: v, stream: stream, from: o.From, id: o.ID, done: make(chan struct{}), source: lineageAt{o.History, o.Position, v.hasFollowed(o.Tenure)}, agreed: o.Agreed, kept: o.Kept}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.failed != nil {
+		return v.failed
+	}
 	if v.session != nil || v.serving || v.undo.busy {
 		return fmt.Errorf("volume %s: a session from %s while another one, a rollback or this server's own device is under way", v.name, o.From)
 	}
@@ -94,14 +98,26 @@ func (s *session) run() {
 	v.post(mirror.SessionEnded{ID: s.id, Why: err.Error()})
 }
 
-// DropSession ends the incoming session and returns when its I/O is finished (rule 14).
-func (v *Volume) DropSession(why string) {
+// dropWait is how long DropSession waits for a disk.
+const dropWait = 5 * time.Second
+
+// DropSession ends the incoming session and returns when its I/O is finished (rule 14); an error says that it is not, since
+// the disk hangs.
+func (v *Volume) DropSession(why string) error {
 	v.mu.Lock()
 	s := v.session
 	v.mu.Unlock()
-	if s != nil {
-		_ = s.stream.Close(errors.New(why))
-		<-s.done
+	if s == nil {
+		return nil
+	}
+	_ = s.stream.Close(errors.New(why))
+	late := time.NewTimer(dropWait)
+	defer late.Stop()
+	select {
+	case <-s.done:
+		return nil
+	case <-late.C:
+		return fmt.Errorf("volume %s: the disk under %s has not finished what the session from %s began, for %s after its end", v.name, v.path, s.from, dropWait)
 	}
 }
 
@@ -168,6 +184,8 @@ func (s *session) apply(h wire.Header, body *block.Buffer) error {
 		return s.probe(h, body)
 	case wire.TypeFlush:
 		return s.flush(h.Number)
+	case wire.TypeRead:
+		return s.read(h)
 	case wire.TypeGens:
 		s.ids, s.gens = nil, nil
 		return s.learn(body.Bytes)

@@ -59,6 +59,8 @@ type Stream interface {
 
 // Limits bound what a volume holds and how long it waits.
 type Limits struct {
+	DiskStall       time.Duration // what the disk has not finished for so long is reported; 0: never
+	CopiesWait      time.Duration // how long a write waits for as many copies as it needs before it fails
 	SyncTimeout     time.Duration // a sync target that acknowledges nothing for so long while something waits for it is dropped
 	AsyncStall      time.Duration // how long writers wait for room in an async target's full queue before it is dropped
 	QueueBytesMax   int64         // of frames waiting for one target's socket, unless the mirror has its own limit
@@ -74,6 +76,7 @@ type Limits struct {
 
 // DefaultLimits are used where the configuration says nothing.
 var DefaultLimits = Limits{
+	DiskStall: 30 * time.Second, CopiesWait: 30 * time.Second,
 	SyncTimeout: 10 * time.Second, AsyncStall: time.Second, QueueBytesMax: 64 << 20,
 	CheckpointEvery: 10 * time.Second, HotExtentsMax: 4096, ProbesMax: 256, CopyQueueBytes: 4 << 20,
 	SalvageRetention: 30 * 24 * time.Hour,
@@ -115,11 +118,16 @@ type Volume struct {
 	index    uint16 // of gen in the log's table; 0: the generation of this tenure has not begun
 	active   []span // local writes in flight, and ranges locked by a resync
 	epoch    int    // parity: which of inflight counts new writes
+	landings uint64 // changes that ended, as target
 	flight   [2]int // local writes in flight by parity of the checkpoint epoch in which they began
 
 	serving  bool
 	held     bool
-	failed   error
+	failed   error                   // the first error of the disk; see elsewhere.go for a source's
+	there    elsewhere               // whom a source with a failed disk serves from
+	copies   int                     // that have to hold a write before it is answered (rule 18); 0 and 1: this one
+	shortAt  time.Time               // since when something waits for more copies; zero: it does not
+	short    bool                    // it waited for too long: until there are enough copies changes are refused
 	links    []*link                 // copy on write: a snapshot may be used without mu
 	shown    atomic.Pointer[[]*link] // the same, for whoever does not hold mu
 	required []string
@@ -143,10 +151,11 @@ type Volume struct {
 	wantCkpt chan struct{}
 	stop     chan struct{}
 	done     sync.WaitGroup
-	readers  chan struct{} // slots for reads that wait for the disk
-	ckptMu   turn          // one checkpoint at a time
-	genMu    turn          // one generation begins at a time
-	changed  atomic.Bool   // since the last checkpoint
+	readers  chan int    // free slots for reads that wait for the disk
+	ckptMu   turn        // one checkpoint at a time
+	genMu    turn        // one generation begins at a time
+	changed  atomic.Bool // since the last checkpoint
+	watch    watch
 	stats    stats
 	latency  [block.Flush + 1]histogram // by operation
 	opened   time.Time
@@ -288,7 +297,10 @@ func Open(o Options) (*Volume, error) {
 		name: h.Name, self: h.Node, path: h.Backing.Path, size: h.SizeBytes, disk: disk, log: log, o: o,
 		region: uint(bits.TrailingZeros64(uint64(h.RegionBytes))), extent: uint(bits.TrailingZeros64(uint64(h.ExtentBytes))),
 		regions: log.Regions(), wake: make(chan struct{}, 1), wantCkpt: make(chan struct{}, 1), stop: make(chan struct{}),
-		readers: make(chan struct{}, readersMax), ckptMu: make(turn, 1), genMu: make(turn, 1), opened: time.Now(),
+		readers: make(chan int, readersMax), ckptMu: make(turn, 1), genMu: make(turn, 1), opened: time.Now(),
+	}
+	for slot := range readersMax {
+		v.readers <- slot
 	}
 	v.freed.L = &v.mu
 	v.nowait, _ = disk.(nowaiter)
@@ -296,18 +308,26 @@ func Open(o Options) (*Volume, error) {
 	v.number, v.reserved = v.position.Number, log.Reserved()
 	v.gen = h.History.Last()
 	if h.Failed != "" {
-		v.failed = fmt.Errorf("volume %s: the disk under %s failed earlier: %s; replace it and resync", v.name, v.path, h.Failed)
+		v.failed = failedBefore(h)
 	}
 	if err := v.openUndo(); err != nil {
 		return nil, errors.Join(err, v.closeUndo(), disk.Close(), log.Close())
 	}
-	v.done.Add(2)
+	v.done.Add(3)
 	go v.flusher()
 	go v.keeper()
+	go v.checkpointer()
 	return v, nil
 }
 
+func failedBefore(h intentlog.Header) error {
+	return fmt.Errorf("volume %s: the disk under %s failed earlier: %s; replace it, remove the mirror to this server and add it again", h.Name, h.Backing.Path, h.Failed)
+}
+
 func openBacking(o Options, log *intentlog.Log, h intentlog.Header) (vfs.File, error) {
+	if h.Failed != "" { // never used again, whatever it says now (guarantee 9)
+		return deadDisk{failedBefore(h)}, nil
+	}
 	disk, err := o.FS.Open(h.Backing.Path, vfs.Lock)
 	if err != nil {
 		return nil, err
@@ -350,11 +370,15 @@ func openBacking(o Options, log *intentlog.Log, h intentlog.Header) (vfs.File, e
 // Close ends links, the session and the device, makes everything durable and notes a clean stop.
 func (v *Volume) Close() error {
 	v.CloseDevice("the agent stops")
-	v.DropSession("the agent stops")
+	if err := v.DropSession("the agent stops"); err != nil {
+		v.o.Log.Error("the disk hangs", "err", err)
+	}
 	v.endViews()
 	v.HangupAll(errors.New("the agent stops"))
 	close(v.stop)
-	v.done.Wait()
+	if err := v.awaitEnd(); err != nil { // what hangs may still use the files
+		return err
+	}
 	var err error
 	if v.Failed() == nil {
 		if err = v.checkpoint(true, nil); err == nil && v.log.HotCount() == 0 {
@@ -414,6 +438,7 @@ func (v *Volume) fail(err error) {
 	first := v.failed == nil
 	if first {
 		v.failed = err
+		v.noLongerHere()
 	}
 	v.freed.Broadcast()
 	v.mu.Unlock()

@@ -34,6 +34,9 @@ type server struct {
 	mu     sync.Mutex
 	cond   sync.Cond
 	events []mirror.Event
+	stays  bool // nobody closes the device when the disk fails: the test says what happens
+	closes sync.WaitGroup
+	opened func(*Volume)
 }
 
 func newServer(t *testing.T, name string, size int64) *server {
@@ -54,10 +57,21 @@ func newServer(t *testing.T, name string, size int64) *server {
 }
 
 func (s *server) options() Options {
+	var opened *Volume // of this Open: a crashed one may still tell
+	s.opened = func(v *Volume) {
+		s.mu.Lock()
+		opened = v
+		s.mu.Unlock()
+	}
 	return Options{FS: s.fs, Dir: "/s/log", Limits: s.lim, omit: s.omit, Log: slog.New(slog.DiscardHandler), Post: func(e mirror.Event) {
 		s.mu.Lock()
 		s.events = append(s.events, e)
 		s.cond.Broadcast()
+		if is[mirror.DiskFailed](e) && !s.stays { // as package mirror does without a target to serve from
+			if v := opened; v != nil {
+				s.closes.Go(func() { v.CloseDevice("the disk failed") })
+			}
+		}
 		s.mu.Unlock()
 	}}
 }
@@ -68,9 +82,11 @@ func (s *server) open() {
 		s.t.Fatal(err)
 	}
 	s.v = v
+	s.opened(v)
 }
 
 func (s *server) close() {
+	s.closes.Wait()
 	if s.v != nil {
 		if err := s.v.Close(); err != nil {
 			s.t.Errorf("%s: close: %v", s.name, err)
@@ -113,7 +129,7 @@ func (s *server) serve(term uint64, required ...string) {
 	if err := s.v.BecomeSource(standing, false); err != nil {
 		s.t.Fatal(err)
 	}
-	s.v.Require(required)
+	s.v.Require(required, 1)
 	s.v.OpenDevice()
 }
 
@@ -381,7 +397,7 @@ func TestSyncWaits(t *testing.T) {
 		t.Fatalf("answered without the member before the record shrank: %v", err)
 	default:
 	}
-	a.v.Require(nil)
+	a.v.Require(nil, 1)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -414,7 +430,7 @@ func TestSlowTargetIsDropped(t *testing.T) {
 	began := time.Now()
 	go func() {
 		a.wait("LinkDown", is[mirror.LinkDown])
-		a.v.Require(nil)
+		a.v.Require(nil, 1)
 	}()
 	put(t, a.v, 0, random(1, 4096))
 	if took := time.Since(began); took < 250*time.Millisecond || took > waitMax/2 {

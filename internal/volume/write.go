@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"keelson/internal/block"
 	"keelson/internal/lineage"
@@ -81,15 +82,14 @@ func (v *Volume) change(rs []*block.Request) {
 		v.numberOne(r)
 	}
 	first := rs[0].Number
-	links := v.links
+	links, here := v.links, v.failed == nil
 	v.changed.Store(true)
 	v.mu.Unlock()
 
-	for _, l := range links {
-		l.stream.TryFlush()
-	}
+	tryFlush(links)
 	var bad error
-	for _, r := range rs {
+	for i := 0; here && i < len(rs); i++ {
+		r := rs[i]
 		if r.Err = v.apply(r.Op, r.Flags, r.Off, r.Len, r.Buf); r.Err != nil && bad == nil {
 			bad = r.Err
 		}
@@ -112,14 +112,19 @@ func (v *Volume) change(rs []*block.Request) {
 		r.Local = true
 	}
 	kick := v.flushTo > v.flooring
+	if kick && v.failed != nil {
+		v.flushThere()
+	}
 	var out queue
 	v.settle(&out)
 	v.freed.Broadcast()
 	tell := v.blockedNow()
 	v.mu.Unlock()
 	v.finishAll(&out)
-	if kick {
+	if kick && here {
 		v.kickFlusher()
+	} else if kick {
+		tryFlush(links)
 	}
 	v.post(tell)
 }
@@ -132,13 +137,13 @@ func (v *Volume) admit(rs []*block.Request) error {
 	v.mu.Lock()
 	for {
 		switch {
-		case v.failed != nil:
-			defer v.mu.Unlock()
-			return v.failed
 		case !v.serving:
-			v.mu.Unlock()
-			return block.ErrShutdown
-		case v.held || v.busy(rs):
+			defer v.mu.Unlock()
+			return v.closed()
+		case v.short:
+			defer v.mu.Unlock()
+			return v.tooFewCopies()
+		case v.held || v.busy(rs) || v.stands():
 			v.freed.Wait()
 			continue
 		}
@@ -154,6 +159,9 @@ func (v *Volume) admit(rs []*block.Request) error {
 			err = v.reserve(to)
 		default:
 			if cold = v.cold(rs); cold == nil {
+				return nil
+			}
+			if v.failed != nil { // of a copy that failed nothing is ever believed again
 				return nil
 			}
 			v.mu.Unlock()
@@ -222,7 +230,9 @@ func (v *Volume) numberOne(r *block.Request) {
 	r.Number, r.Local, r.Err = v.number, false, nil
 	v.active = append(v.active, span{r.Off, r.Off + r.Len, r.Number})
 	first, last := r.Off>>v.region, (r.Off+r.Len-1)>>v.region
-	v.log.SetVersions(first, last, lineage.MakeVersion(v.index, r.Number))
+	if v.failed == nil {
+		v.log.SetVersions(first, last, lineage.MakeVersion(v.index, r.Number))
+	}
 	for _, l := range v.links {
 		l.send(r, first, last)
 	}
@@ -247,23 +257,30 @@ func (v *Volume) apply(op block.Op, flags block.Flags, off, n int64, buf *block.
 	return err
 }
 
-// localFailed: a write that may have reached a target is not, or only in part, on this disk: its regions are unknown from
-// now on (rule 5) and every target has to be compared again. No room is not a failure of the disk (guarantee 9).
+// localFailed: a write that may have reached a target is not, or only in part, on this disk. No room is not a failure of
+// the disk (guarantee 9): its regions are unknown from now on (rule 5), and every target has to be compared again. If the
+// disk failed, the targets decide what becomes of it, and nothing on this disk is ever used again.
 func (v *Volume) localFailed(rs []*block.Request, cause error) {
+	failed := slices.ContainsFunc(rs, func(r *block.Request) bool { return r.Err != nil && !errors.Is(r.Err, vfs.ErrNoSpace) })
+	if failed {
+		for _, r := range rs {
+			if r.Err != nil && !errors.Is(r.Err, vfs.ErrNoSpace) {
+				cause = r.Err
+			}
+			r.Err = nil
+		}
+		v.fail(cause)
+		return
+	}
 	v.mu.Lock()
 	for _, r := range rs {
 		if r.Err != nil {
 			v.log.SetVersions(r.Off>>v.region, (r.Off+r.Len-1)>>v.region, lineage.Unknown)
-			if errors.Is(r.Err, vfs.ErrNoSpace) {
-				r.Err = fmt.Errorf("%w: %w", block.ErrNoSpace, r.Err)
-			}
+			r.Err = fmt.Errorf("%w: %w", block.ErrNoSpace, r.Err)
 		}
 	}
 	v.position, v.index = v.at(), 0 // the next write begins a generation, which adopts them
 	v.mu.Unlock()
-	if !errors.Is(cause, vfs.ErrNoSpace) {
-		v.fail(cause)
-	}
 	v.HangupAll(fmt.Errorf("a write failed at the source, its regions have to be compared again: %w", cause))
 }
 

@@ -18,6 +18,7 @@ type Fake struct {
 	OnEvents       func(context.Context, api.EventsQuery, func(api.Event) error) error
 	OnCreateVolume func(context.Context, api.CreateVolume) (*api.VolumeStatus, error)
 	OnDeleteVolume func(context.Context, api.DeleteVolume) error
+	OnSetVolume    func(context.Context, api.VolumeChange) (*api.VolumeStatus, error)
 	OnChangeMirror func(context.Context, api.MirrorChange) (*api.VolumeStatus, error)
 	OnChangeDevice func(context.Context, api.DeviceChange) (*api.DeviceResult, error)
 	OnSplitBrain   func(context.Context, api.VolumeName) (*api.SplitBrain, error)
@@ -76,6 +77,14 @@ func (f *Fake) DeleteVolume(ctx context.Context, r api.DeleteVolume) error {
 		return notFaked("DeleteVolume")
 	}
 	return f.OnDeleteVolume(ctx, r)
+}
+
+// SetVolume implements api.Service.
+func (f *Fake) SetVolume(ctx context.Context, r api.VolumeChange) (*api.VolumeStatus, error) {
+	if f.OnSetVolume == nil {
+		return nil, notFaked("SetVolume")
+	}
+	return f.OnSetVolume(ctx, r)
 }
 
 // ChangeMirror implements api.Service.

@@ -1,0 +1,132 @@
+package volume
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"keelson/internal/mirror"
+)
+
+// watch notices I/O that the disk does not finish. The keeper is its clock and looks at it with each tick. It costs a
+// store at the begin and the end of I/O that waits for the disk; writes cost nothing: the keeper sees that the oldest one
+// in flight stays the same.
+type watch struct {
+	tick         atomic.Int64             // counts the keeper's ticks
+	slots        [watchSlots]atomic.Int64 // the tick at which it began, from 1; 0: nothing
+	begun, ended atomic.Uint64            // syncs
+
+	write, sync sign // the keeper's own
+	told        string
+}
+
+// Slots of the watch: one for each reader, and one for the goroutine of a session.
+const (
+	watchApply = readersMax
+	watchSlots = readersMax + 1
+)
+
+func (w *watch) begin(slot int) { w.slots[slot].Store(w.tick.Load() + 1) }
+func (w *watch) end(slot int)   { w.slots[slot].Store(0) }
+
+// sign is something that changes as long as the disk works.
+type sign struct {
+	mark  uint64
+	since time.Time
+}
+
+// stuck is for how long the mark has been that one; 0 is no mark.
+func (s *sign) stuck(now time.Time, mark uint64) time.Duration {
+	if mark != s.mark {
+		s.mark, s.since = mark, now
+	}
+	if mark == 0 {
+		return 0
+	}
+	return now.Sub(s.since)
+}
+
+// datasync makes the content durable.
+func (v *Volume) datasync() error {
+	v.watch.begun.Add(1)
+	defer v.watch.ended.Add(1)
+	return v.disk.Datasync()
+}
+
+// watchDisk tells when something has not been finished for longer than DiskStall, and when everything has been again. The
+// keeper calls it.
+func (v *Volume) watchDisk(now time.Time) {
+	limit := v.o.Limits.DiskStall
+	v.watch.tick.Add(1)
+	if limit <= 0 {
+		return
+	}
+	what := v.hangs(now, limit)
+	if what != "" {
+		what = fmt.Sprintf("%s is not finished after %s", what, limit)
+	}
+	if what == v.watch.told || v.Failed() != nil {
+		return
+	}
+	v.watch.told = what
+	v.post(mirror.DiskStalled{Why: what})
+}
+
+// hangs names what is not finished.
+func (v *Volume) hangs(now time.Time, limit time.Duration) string {
+	w := &v.watch
+	write, sync := w.write.stuck(now, v.oldestWrite()), time.Duration(0)
+	if ended := w.ended.Load(); w.begun.Load() > ended {
+		sync = w.sync.stuck(now, ended+1)
+	} else {
+		w.sync.stuck(now, 0)
+	}
+	switch {
+	case write > limit:
+		return "a write"
+	case sync > limit:
+		return "a flush"
+	}
+	for i := range w.slots {
+		if at := w.slots[i].Load(); at > 0 && time.Duration(w.tick.Load()+1-at)*tick > limit {
+			return "a read"
+		}
+	}
+	return ""
+}
+
+// awaitEnd waits for every goroutine of the volume; for a disk that failed only so long.
+func (v *Volume) awaitEnd() error {
+	if v.Failed() == nil {
+		v.done.Wait()
+		return nil
+	}
+	ended := make(chan struct{})
+	go func() {
+		v.done.Wait()
+		close(ended)
+	}()
+	late := time.NewTimer(dropWait)
+	defer late.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-late.C:
+		return fmt.Errorf("volume %s: the disk under %s has not finished what was begun, for %s after the end", v.name, v.path, dropWait)
+	}
+}
+
+// oldestWrite marks the oldest write that is with the disk; 0: there is none.
+func (v *Volume) oldestWrite() (mark uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.session != nil && v.flight[0]+v.flight[1] > 0 {
+		return v.landings + 1 // one at a time
+	}
+	for _, s := range v.active {
+		if s.number != 0 && (mark == 0 || s.number < mark) {
+			mark = s.number
+		}
+	}
+	return mark
+}
