@@ -55,6 +55,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a rule, 4 not finished
 	flags.BoolVar(&a.json, "json", false, "one JSON document on standard output")
 	flags.StringVar(&a.socket, "socket", socket, "the agent's `PATH` (or KEELSON_SOCKET)")
 	flags.DurationVar(&a.timeout, "timeout", defaultTimeout, "how long the command may take, such as 30s")
+	root.AddCommand(nodeCommand(a))
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)

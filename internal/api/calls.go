@@ -93,6 +93,12 @@ var calls = []Call{
 		func(ctx context.Context, s Service, r VolumeName) (*History, error) { return s.History(ctx, r) }),
 	plain("WebLink", "A one-time address that lets its holder in to the page as administrator.", true,
 		func(ctx context.Context, s Service, _ LinkRequest) (*WebLink, error) { return s.WebLink(ctx) }),
+	plain("Nodes", "The servers of the cluster, removed ones included.", false,
+		func(ctx context.Context, s Service, _ Nothing) (*Nodes, error) { return s.Nodes(ctx) }),
+	plain("InviteNode", "Makes a one-time token that admits a server.", true,
+		func(ctx context.Context, s Service, r InviteNode) (*Invitation, error) { return s.InviteNode(ctx, r) }),
+	plain("RemoveNode", "Shuts a server out, at once and for good.", true,
+		func(ctx context.Context, s Service, r RemoveNode) (*Removal, error) { return s.RemoveNode(ctx, r) }),
 	stream("Switchover", "Makes another server the source, or shows the steps.", true,
 		func(ctx context.Context, s Service, r Switchover, item func(*SwitchoverStep) error) (*SwitchoverResult, error) {
 			return s.Switchover(ctx, r, func(step SwitchoverStep) { _ = item(&step) }) // who asked may be gone: the switchover goes on

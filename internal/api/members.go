@@ -63,6 +63,91 @@ func (r UserChange) Public() any {
 	return r
 }
 
+// Node is a server of the cluster.
+type Node struct {
+	Name       string    `json:"name"`
+	Address    string    `json:"address"`
+	Admitted   string    `json:"admitted"` // invite: by a token; config: named in [[peer]]
+	Removed    bool      `json:"removed"`
+	Self       bool      `json:"self"` // the server asked
+	Reachable  bool      `json:"reachable"`
+	Keys       []string  `json:"keys"`                      // identities of its certificates
+	CertEnds   time.Time `json:"certificate_ends,omitzero"` // as it said last
+	Changed    time.Time `json:"changed,omitzero"`
+	By         string    `json:"by"`
+	CanInvite  bool      `json:"can_invite"` // of the server asked: it has the key of the cluster's CA
+	LastHeard  time.Time `json:"heard,omitzero"`
+	WhyNot     string    `json:"why,omitempty"` // of one that is not reachable
+	VolumesOf  []string  `json:"volumes"`       // volumes with a copy there, as far as the server asked knows
+	SourceOf   []string  `json:"source_of"`
+	Configured bool      `json:"configured"` // named in [[peer]] of the server asked
+}
+
+// Nodes are all servers, by name.
+type Nodes struct {
+	Nodes []Node `json:"nodes"`
+}
+
+// InviteNode asks for a one-time token that admits a server.
+type InviteNode struct {
+	Name    string `json:"name,omitempty"` // only a server of this name; "": the server says its own
+	Seconds int64  `json:"seconds"`        // until the token ends; 0: an hour
+}
+
+// InviteSecondsMax is the longest time for which a token can be good.
+const InviteSecondsMax = 7 * 24 * 3600
+
+// Check finds what is wrong in the request without knowing anything else.
+func (r InviteNode) Check() error {
+	if r.Seconds < 0 || r.Seconds > InviteSecondsMax {
+		return Errorf(Usage, "", "a token for %d seconds: at most %d", r.Seconds, InviteSecondsMax)
+	}
+	return nil
+}
+
+// About names what is changed.
+func (r InviteNode) About() string {
+	if r.Name == "" {
+		return "cluster"
+	}
+	return "node " + r.Name
+}
+
+// Invitation is a token. It is shown once and kept only as a hash.
+type Invitation struct {
+	Token       string    `json:"token"`
+	Name        string    `json:"name,omitempty"`
+	Node        string    `json:"node"`    // the server at which it is good
+	Address     string    `json:"address"` // of that server
+	Fingerprint string    `json:"fingerprint"`
+	Ends        time.Time `json:"ends"`
+}
+
+// RemoveNode shuts a server out.
+type RemoveNode struct {
+	Name  string `json:"name"`
+	Force bool   `json:"force"` // although it is source of volumes
+}
+
+// Check finds what is wrong in the request without knowing anything else.
+func (r RemoveNode) Check() error {
+	if r.Name == "" {
+		return Errorf(Usage, "", "no server is named")
+	}
+	return nil
+}
+
+// About names what is changed.
+func (r RemoveNode) About() string { return "node " + r.Name }
+
+// Removal says what became of a removed server's copies.
+type Removal struct {
+	Name    string   `json:"name"`
+	Mirrors []string `json:"mirrors"` // volumes whose mirror to it was removed
+	Left    []string `json:"left"`    // volumes for which that is still to be done, each with the reason
+	Told    []string `json:"told"`    // servers that know of it already; the others learn it when they are reached
+}
+
 // Users implements Service.
 func (c *Client) Users(ctx context.Context) (*Users, error) {
 	return call[Users](ctx, c, "Users", Nothing{})
@@ -71,4 +156,19 @@ func (c *Client) Users(ctx context.Context) (*Users, error) {
 // ChangeUser implements Service.
 func (c *Client) ChangeUser(ctx context.Context, r UserChange) (*Users, error) {
 	return call[Users](ctx, c, "ChangeUser", r)
+}
+
+// Nodes implements Service.
+func (c *Client) Nodes(ctx context.Context) (*Nodes, error) {
+	return call[Nodes](ctx, c, "Nodes", Nothing{})
+}
+
+// InviteNode implements Service.
+func (c *Client) InviteNode(ctx context.Context, r InviteNode) (*Invitation, error) {
+	return call[Invitation](ctx, c, "InviteNode", r)
+}
+
+// RemoveNode implements Service.
+func (c *Client) RemoveNode(ctx context.Context, r RemoveNode) (*Removal, error) {
+	return call[Removal](ctx, c, "RemoveNode", r)
 }

@@ -37,6 +37,10 @@ type Service interface {
 	// Users of the page, and changes of them; both return all that there are then.
 	Users(ctx context.Context) (*Users, error)
 	ChangeUser(ctx context.Context, r UserChange) (*Users, error)
+	// Nodes are the servers of the cluster; InviteNode makes a token that admits one, RemoveNode shuts one out.
+	Nodes(ctx context.Context) (*Nodes, error)
+	InviteNode(ctx context.Context, r InviteNode) (*Invitation, error)
+	RemoveNode(ctx context.Context, r RemoveNode) (*Removal, error)
 }
 
 // Code classifies an error; it is the exit code of the command line (CONTRACT: 0 done ... 5).

@@ -177,6 +177,9 @@ func (s *Store) Merge(data []byte) (changed bool, err error) {
 // Members are the servers of the cluster, by name.
 func (s *Store) Members() []Member { return live(s.current().Members) }
 
+// AllMembers are Members and those that were removed, by name.
+func (s *Store) AllMembers() []Member { return s.current().Members }
+
 // Member is a server by its name. One that was removed is found too: Removed says so.
 func (s *Store) Member(name string) (Member, bool) {
 	list := s.current().Members

@@ -204,7 +204,7 @@ func DefaultLimits() Limits {
 		HotExtentsMax:   4096,
 		RequestsMax:     256,
 		ConnectionsMax:  64,
-		HandshakesMax:   16,
+		HandshakesMax:   64,
 		EventsMax:       4096,
 		VolumesMax:      256,
 		ViewsMax:        16,

@@ -9,7 +9,9 @@ import (
 )
 
 // clusterDir is where the state directory has the cluster's document and the audit.
-func (n *Node) clusterDir() string { return filepath.Join(n.cfg.State, "cluster") }
+func (n *Node) clusterDir() string { return filepath.Join(n.cfg.State, clusterDirName) }
+
+const clusterDirName = "cluster"
 
 // openCluster opens what every member has: servers, users, audit.
 func (n *Node) openCluster() (err error) {

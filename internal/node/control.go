@@ -74,6 +74,7 @@ func (n *Node) control() http.Handler {
 	})
 	handle(mux, "cluster", n.documentCame)
 	handle(mux, "audit", n.auditCame)
+	handle(mux, "cakey", n.caKeyCame)
 	handle(mux, "token", n.tokenCame)
 	handle(mux, "fence", n.fenceCame)
 	handle(mux, "giveup", n.giveUpCame)

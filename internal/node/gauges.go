@@ -27,7 +27,7 @@ func (m measured) Events() map[string]uint64 { return m.n.events.Told() }
 
 // CertificateEnds implements gauges.Source.
 func (m measured) CertificateEnds() map[string]time.Time {
-	if leaf := m.n.id.Cert.Leaf; leaf != nil {
+	if leaf := m.n.id.Leaf(); leaf != nil {
 		return map[string]time.Time{"node": leaf.NotAfter}
 	}
 	return nil

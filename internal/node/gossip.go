@@ -34,6 +34,9 @@ type nodeState struct {
 
 	Document string            `json:"document"` // digest of its cluster document
 	Audit    map[string]uint64 `json:"audit"`    // up to which line it has the audit of each server
+
+	CertEnds  time.Time `json:"certificate_ends"`
+	CanInvite bool      `json:"can_invite"` // it has the key of the cluster's CA
 }
 
 // neighbour is another server as this one sees it.
@@ -51,6 +54,9 @@ type neighbour struct {
 	up     bool
 	why    string
 	serves map[string]api.VolumeStatus
+
+	certEnds  time.Time
+	canInvite bool
 }
 
 func newNeighbour(n *Node, name, addr string) *neighbour {
@@ -133,7 +139,7 @@ func (n *Node) heard(p *neighbour, s nodeState) {
 	}
 	p.mu.Lock()
 	was := p.up
-	p.up, p.heard, p.serves = true, time.Now(), s.Serves
+	p.up, p.heard, p.serves, p.certEnds, p.canInvite = true, time.Now(), s.Serves, s.CertEnds.UTC(), s.CanInvite
 	p.mu.Unlock()
 	if !was {
 		n.events.Add(api.Event{Level: "info", Object: "node " + p.name, Message: "is reachable"})
@@ -161,7 +167,7 @@ func (n *Node) wakeWatchers() {
 // state is what this server tells.
 func (n *Node) state() nodeState {
 	s := nodeState{Node: n.cfg.Node, Volumes: map[string]mirror.PeerInfo{}, Serves: map[string]api.VolumeStatus{},
-		Document: n.cluster.Digest(), Audit: n.cluster.AuditHeads()}
+		Document: n.cluster.Digest(), Audit: n.cluster.AuditHeads(), CertEnds: n.id.Leaf().NotAfter, CanInvite: n.ca.Load() != nil}
 	for _, a := range n.all() {
 		s.Volumes[a.id] = a.info()
 		if a.view.Load().Role == lineage.RoleSource {

@@ -45,7 +45,8 @@ type Node struct {
 	nbd     *nbd.Server
 	events  *journal.Log
 	cluster *cluster.Store
-	crashAt string // test hook: see crash
+	ca      atomic.Pointer[peer.CA] // nil: this server does not have its key
+	crashAt string                  // test hook: see crash
 	ids     atomic.Uint64
 	server  *peer.Server       // of peers
 	stop    context.CancelFunc // ends ctx
@@ -92,6 +93,9 @@ func Run(ctx context.Context, cfg *config.Agent, log *slog.Logger, version strin
 		return err
 	}
 	n.version, n.crashAt = version, os.Getenv("KEELSON_CRASH_AT")
+	if err := n.loadCA(); err != nil {
+		return errors.Join(err, n.events.Close(), n.cluster.Close())
+	}
 	return n.run(ctx, stop)
 }
 
@@ -215,6 +219,7 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	}
 	n.record(ctx)
 	n.spawn(func() { n.sample(ctx) })
+	n.spawn(func() { n.keepKeys(ctx) })
 	n.spawn(func() { _ = api.Serve(local) })
 	n.spawn(func() { systemd.Tell(ctx, n.inWords, n.log) })
 	n.log.Info("agent started", "node", n.cfg.Node, "cluster", n.id.Cluster, "version", n.version, "listen", n.server.Addr(), "socket", n.cfg.API.Socket)
@@ -223,7 +228,7 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 }
 
 func (n *Node) listenPeers() (*peer.Server, error) {
-	return peer.Listen(n.cfg.Listen.Address, n.id, peer.Handlers{Stream: n.streamCame, Control: n.control(), Rejected: n.rejected}, n.peerOptions())
+	return peer.Listen(n.cfg.Listen.Address, n.id, peer.Handlers{Stream: n.streamCame, Control: n.control(), Join: n.joinCame, Rejected: n.rejected}, n.peerOptions())
 }
 
 // rejected notes a connection that was turned away.
@@ -247,7 +252,7 @@ func (n *Node) peerOptions() peer.Options {
 	l := n.cfg.Limits
 	return peer.Options{
 		HeartbeatEvery: time.Duration(l.Heartbeat), DeadAfter: time.Duration(l.DeadAfter),
-		HandshakeTimeout: time.Duration(l.HandshakeMax), QueueBytesMax: int64(l.QueueBytes) + peerQueueBytes, Network: n.out.Network,
+		HandshakeTimeout: time.Duration(l.HandshakeMax), HandshakesMax: l.HandshakesMax, QueueBytesMax: int64(l.QueueBytes) + peerQueueBytes, Network: n.out.Network,
 	}
 }
 

@@ -28,7 +28,7 @@ func (n *Node) openPage(ctx context.Context) error {
 	if address == "" {
 		return nil
 	}
-	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &n.id.Cert, nil }
+	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.id.Shown(), nil }
 	if n.cfg.Web.Cert != "" {
 		own, err := tls.LoadX509KeyPair(n.cfg.Web.Cert, n.cfg.Web.Key)
 		if err != nil {

@@ -40,6 +40,9 @@ func (id *Identity) certificate() *tls.Certificate {
 	return &id.Cert
 }
 
+// Shown is the certificate that this server shows now.
+func (id *Identity) Shown() *tls.Certificate { return id.certificate() }
+
 // Leaf is this server's certificate now.
 func (id *Identity) Leaf() *x509.Certificate { return id.certificate().Leaf }
 

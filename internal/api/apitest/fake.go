@@ -32,6 +32,9 @@ type Fake struct {
 	OnChangeUser   func(context.Context, api.UserChange) (*api.Users, error)
 	OnHistory      func(context.Context, api.VolumeName) (*api.History, error)
 	OnWebLink      func(context.Context) (*api.WebLink, error)
+	OnNodes        func(context.Context) (*api.Nodes, error)
+	OnInviteNode   func(context.Context, api.InviteNode) (*api.Invitation, error)
+	OnRemoveNode   func(context.Context, api.RemoveNode) (*api.Removal, error)
 	OnSwitchover   func(context.Context, api.Switchover, func(api.SwitchoverStep)) (*api.SwitchoverResult, error)
 }
 

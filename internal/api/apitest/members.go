@@ -29,3 +29,27 @@ func (f *Fake) ChangeUser(ctx context.Context, r api.UserChange) (*api.Users, er
 	}
 	return f.OnChangeUser(ctx, r)
 }
+
+// Nodes implements api.Service.
+func (f *Fake) Nodes(ctx context.Context) (*api.Nodes, error) {
+	if f.OnNodes == nil {
+		return nil, notFaked("Nodes")
+	}
+	return f.OnNodes(ctx)
+}
+
+// InviteNode implements api.Service.
+func (f *Fake) InviteNode(ctx context.Context, r api.InviteNode) (*api.Invitation, error) {
+	if f.OnInviteNode == nil {
+		return nil, notFaked("InviteNode")
+	}
+	return f.OnInviteNode(ctx, r)
+}
+
+// RemoveNode implements api.Service.
+func (f *Fake) RemoveNode(ctx context.Context, r api.RemoveNode) (*api.Removal, error) {
+	if f.OnRemoveNode == nil {
+		return nil, notFaked("RemoveNode")
+	}
+	return f.OnRemoveNode(ctx, r)
+}
