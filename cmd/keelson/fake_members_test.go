@@ -29,3 +29,24 @@ func someAudit(_ context.Context, q api.AuditQuery, fn func(api.AuditLine) error
 		fn(api.AuditLine{Node: "a", Seq: 1, Time: at(0), Kind: "local", Who: "root", From: "uid 0", What: "Switchover", Object: "volume data", Detail: `{"to":"b"}`, Result: "done"}),
 		fn(api.AuditLine{Node: "b", Seq: 1, Time: at(1), Kind: "page", Who: "anna", From: "10.0.0.9", What: "Switchover", Object: "volume data", Result: "refused", Rule: "needs-force", Message: "its source is dead"}))
 }
+func someNodes(context.Context) (*api.Nodes, error) {
+	return &api.Nodes{Nodes: []api.Node{
+		{Name: "a", Address: "10.0.0.1:7401", Admitted: "invite", Self: true, Reachable: true, CertEnds: at(0), VolumesOf: []string{"data"}, SourceOf: []string{"data"}},
+		{Name: "b", Address: "10.0.0.2:7401", Admitted: "invite", VolumesOf: []string{"data"}},
+		{Name: "c", Address: "10.0.0.3:7401", Admitted: "invite", Removed: true},
+	}}, nil
+}
+
+func invited(_ context.Context, r api.InviteNode) (*api.Invitation, error) {
+	if r.Name == "a" {
+		return nil, api.Refusal("node-exists", "node a", "there is a member of that name already", "choose another name")
+	}
+	return &api.Invitation{Token: "keelson-join-AQ", Name: r.Name, Node: "a", Address: "10.0.0.1:7401", Fingerprint: "00ff", Ends: at(int(r.Seconds))}, nil
+}
+
+func removedNode(_ context.Context, r api.RemoveNode) (*api.Removal, error) {
+	if r.Name == "a" && !r.Force {
+		return nil, api.Refusal("removes-source", "node a", "is the source of data", "switch over first")
+	}
+	return &api.Removal{Name: r.Name, Mirrors: []string{"data"}, Left: []string{"logs: its source is dead"}, Told: []string{"b"}}, nil
+}
