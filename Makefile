@@ -5,10 +5,11 @@ GO ?= go
 FUZZ_SECONDS ?= 60
 RAPID_CHECKS ?= 50000
 SWITCHOVERS ?= 200
+RANDOM_FOR ?= 1h
 PG_ROUNDS ?= 10
 KILL_MINUTES ?= 10
 
-.PHONY: build demo test unit e2e fmt lint vet fuzz sim soak bench golden tour vuln deb deb-test clean
+.PHONY: build demo test unit e2e fmt lint vet fuzz sim soak bench golden tour vm-test vuln deb deb-test clean
 build:
 	$(GO) build -o keelson ./cmd/keelson
 
@@ -47,6 +48,7 @@ sim:
 soak:
 	bash tools/deps.sh
 	$(GO) test -count=1 -timeout 3h -v ./test/e2e -args -switchovers=$(SWITCHOVERS) -pg-rounds=$(PG_ROUNDS) -kill-minutes=$(KILL_MINUTES) -matrix-cells=0 -race-binary
+	$(GO) test -count=1 -timeout 3h -v -run TestRandomOperations ./internal/frontend/loop -args -random-for=$(RANDOM_FOR)
 
 # The benchmarks of the packages, and the comparison with peers if it lies beside this checkout.
 bench: build
@@ -74,6 +76,10 @@ deb:
 # Installs the package in a fresh Debian 12 and looks at what is there; needs root and a Debian mirror.
 deb-test:
 	bash tools/deb-test.sh
+
+# The tests in a virtual machine with Debian's kernel: the kernel's own NBD client, network namespaces, delay and loss.
+vm-test:
+	$(GO) run ./test/vm
 
 clean:
 	rm -rf keelson dist

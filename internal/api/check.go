@@ -116,6 +116,9 @@ func (r Switchover) Check() error {
 	if r.To == "" {
 		return Errorf(Usage, "volume "+r.Volume, "no server to switch over to")
 	}
+	if r.Unmount && r.Freeze {
+		return Errorf(Usage, "volume "+r.Volume, "a file system is unmounted or frozen, not both")
+	}
 	return checkVolume(r.Volume)
 }
 

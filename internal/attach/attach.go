@@ -20,6 +20,7 @@ import (
 	"keelson/internal/block"
 	"keelson/internal/blockdev"
 	"keelson/internal/frontend/loop"
+	"keelson/internal/frontend/nbdkernel"
 	"keelson/internal/vfs"
 )
 
@@ -33,6 +34,7 @@ type Options struct {
 	Link    string // the stable name
 	Kind    string // what Auto means here: Auto itself, Loop or NBD
 	Loop    loop.Options
+	NBD     nbdkernel.Options
 	Note    func(level, message, next string) // an event for the administrator; must not block
 	Changed func()                            // what Status says has changed; must not block
 }
@@ -85,6 +87,7 @@ type Attachment struct {
 	of     uint64           // the tenure of dev
 	failed error            // why there is none although it is wished
 	left   []loop.Left      // earlier devices that are still held
+	until  time.Time        // so long a device of an earlier agent waits for the volume
 	look   <-chan time.Time // when left is looked at again
 }
 
@@ -188,6 +191,7 @@ const staleLook = time.Second
 
 func (a *Attachment) run(ctx context.Context) {
 	defer close(a.done)
+	a.until = time.Now().Add(a.o.NBD.DeadAfter)
 	a.clean()
 	a.settle(ctx)
 	for {
@@ -319,6 +323,11 @@ func (a *Attachment) cut() {
 // end is Close: while the volume still answers.
 func (a *Attachment) end() {
 	if a.dev == nil {
+		return
+	}
+	if d, ok := a.dev.(interface{ Leave() }); ok { // the next agent goes on with it
+		d.Leave()
+		a.dev = nil
 		return
 	}
 	if holders, err := a.dev.Close(); err == nil {

@@ -13,6 +13,7 @@ import (
 	"keelson/internal/block"
 	"keelson/internal/blockdev"
 	"keelson/internal/frontend/loop"
+	"keelson/internal/frontend/nbdkernel"
 )
 
 // kindsInOrder are the kinds of devices, best first.
@@ -20,6 +21,7 @@ var kindsInOrder = []struct {
 	name      string
 	supported func() error
 }{
+	{NBD, nbdkernel.Supported},
 	{Loop, loop.Supported},
 }
 
@@ -50,8 +52,21 @@ func (a *Attachment) choose() (string, error) {
 }
 
 // make makes a device of that kind.
-func (a *Attachment) make(ctx context.Context, _ string, usable block.Device) (device, error) {
-	return loop.Attach(ctx, usable, a.o.Loop)
+func (a *Attachment) make(ctx context.Context, kind string, usable block.Device) (device, error) {
+	if kind != NBD {
+		a.endLeft() // of an earlier wish
+		return loop.Attach(ctx, usable, a.o.Loop)
+	}
+	return nbdkernel.Attach(a.o.NBD)
+}
+
+// endLeft ends the devices of the kernel's NBD client that an earlier agent left, and that wait for the volume.
+func (a *Attachment) endLeft() {
+	for _, index := range nbdkernel.Left(a.o.NBD.Backend) {
+		if err := nbdkernel.Drop(index); err != nil {
+			a.o.Note("warning", fmt.Sprintf("/dev/nbd%d, the block device of an agent that ended: %v", index, err), "nbd-client -d ends it")
+		}
+	}
 }
 
 // clean removes what an earlier agent, which was killed, left here.
@@ -90,10 +105,18 @@ func (a *Attachment) stale() {
 	if err != nil {
 		a.o.Log.Warn("earlier block devices", "volume", a.o.Volume, "err", err)
 	}
+	if a.waits() && time.Now().After(a.until) {
+		a.endLeft() // the volume is not coming back here in time: who waits for it is told
+	}
 	a.left, a.look = found, nil
-	if len(a.left) > 0 {
+	if len(a.left) > 0 || a.waits() {
 		a.look = time.After(staleLook)
 	}
+}
+
+// waits reports whether a device of an earlier agent waits for the volume.
+func (a *Attachment) waits() bool {
+	return a.dev == nil && len(nbdkernel.Left(a.o.NBD.Backend)) > 0
 }
 
 // HowToLetGo is what to do so that nobody holds a device any more.

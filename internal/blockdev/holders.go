@@ -14,6 +14,7 @@ type Holder struct {
 	Kind    string `json:"kind"`              // mount | process | swap | device
 	Mount   string `json:"mount,omitempty"`   // mount: where
 	Type    string `json:"type,omitempty"`    // mount: of the file system
+	Options string `json:"options,omitempty"` // mount: rw,relatime
 	PID     int    `json:"pid,omitempty"`     // process; mount: one that sees it, where this process does not
 	Command string `json:"command,omitempty"` // of PID
 	Device  string `json:"device,omitempty"`  // device: what is stacked on it
@@ -119,7 +120,7 @@ func mountHolders(mine func(Mount) bool) ([]Holder, error) {
 	var holders []Holder
 	for _, m := range slices.Backward(mounts) { // the newest first: the order in which they can be unmounted
 		if mine(m) {
-			holders = append(holders, Holder{Kind: "mount", Mount: m.Point, Type: m.Type})
+			holders = append(holders, Holder{Kind: "mount", Mount: m.Point, Type: m.Type, Options: m.Options})
 		}
 	}
 	seen := map[string]bool{namespace("self"): true}
@@ -171,6 +172,27 @@ func eachProcess(fn func(pid int)) error {
 		}
 	}
 	return nil
+}
+
+// Inside are the processes that use something below the folder: an open file, or where they stand. They keep it from being
+// unmounted. Links are read and not followed, so nothing of the file system is touched.
+func Inside(folder string) (holders []Holder, err error) {
+	below := func(path string) bool {
+		to, err := os.Readlink(path)
+		return err == nil && (to == folder || strings.HasPrefix(to, folder+"/"))
+	}
+	err = eachProcess(func(pid int) {
+		dir := fmt.Sprintf("/proc/%d", pid)
+		uses := below(dir+"/cwd") || below(dir+"/root") || below(dir+"/exe")
+		fds, _ := os.ReadDir(dir + "/fd") // it may be gone
+		for i := 0; i < len(fds) && !uses; i++ {
+			uses = below(dir + "/fd/" + fds[i].Name())
+		}
+		if uses {
+			holders = append(holders, Holder{Kind: "process", PID: pid, Command: command(pid)})
+		}
+	})
+	return holders, err
 }
 
 func command(pid int) string {

@@ -18,6 +18,7 @@ type Mount struct {
 	Major, Minor uint32 // of the file system; not of its disk where it has several, as btrfs does
 	Root         string // the folder of the file system that is mounted
 	Point        string
+	Options      string // of this mount: rw,relatime
 	Type         string
 	Source       string // as it was given to mount
 }
@@ -46,7 +47,7 @@ func parseMounts(r io.Reader) ([]Mount, error) {
 		if !ok || len(left) < 6 || len(right) < 2 {
 			return nil, fmt.Errorf("mountinfo: %q is no mount", lines.Text())
 		}
-		m := Mount{Root: unescape(left[3]), Point: unescape(left[4]), Type: right[0], Source: unescape(right[1])}
+		m := Mount{Root: unescape(left[3]), Point: unescape(left[4]), Options: left[5], Type: right[0], Source: unescape(right[1])}
 		_, err := fmt.Sscanf(left[0]+" "+left[1]+" "+left[2], "%d %d %d:%d", &m.ID, &m.Parent, &m.Major, &m.Minor)
 		if err != nil {
 			return nil, fmt.Errorf("mountinfo: %q: %w", lines.Text(), err)

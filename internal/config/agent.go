@@ -87,6 +87,8 @@ type Device struct {
 	Directory  string `toml:"directory"`   // of the stable names: DIRECTORY/VOLUME
 	BlockSize  int    `toml:"block-size"`  // logical block size: 512 or 4096
 	LockMemory bool   `toml:"lock-memory"` // the agent's memory is never paged out
+	// Requests of a kernel NBD device wait so long for the agent's restart.
+	RestartWait Duration `toml:"restart-wait"`
 }
 
 // Values of Device.Attach.
@@ -176,7 +178,7 @@ func Default() *Agent {
 		API:            API{Socket: "/run/keelson/agent.sock", Group: "keelson"},
 		NBD:            NBD{Socket: "/run/keelson/nbd.sock"},
 		Notify:         Notify{Level: "warning"},
-		Device:         Device{Attach: AttachAuto, Directory: "/dev/keelson", BlockSize: 512},
+		Device:         Device{Attach: AttachAuto, Directory: "/dev/keelson", BlockSize: 512, RestartWait: Duration(60 * time.Second)},
 		TLS:            TLS{CA: "/etc/keelson/ca.crt", Cert: "/etc/keelson/node.crt", Key: "/etc/keelson/node.key", Lifetime: Duration(90 * 24 * time.Hour)},
 		Limits:         DefaultLimits(),
 		Log:            Log{Level: "info", Format: "text"},

@@ -57,6 +57,7 @@ func (a *Agent) check() []Problem {
 	c.webhook(a.Notify.Webhook, "notify.webhook")
 	c.oneOf(a.Device.Attach, "device.attach", AttachAuto, AttachLoop, AttachNBD)
 	c.that(a.Device.Directory != "", "device.directory", "missing: the directory of the devices' stable names")
+	c.that(a.Device.RestartWait >= Duration(time.Second) && a.Device.RestartWait <= Duration(time.Hour), "device.restart-wait", "%s is not from 1s to 1h", a.Device.RestartWait)
 	c.that(a.Device.BlockSize == 512 || a.Device.BlockSize == 4096, "device.block-size", "%d is neither 512 nor 4096", a.Device.BlockSize)
 	c.addresses(a)
 	c.that(a.TLS.Lifetime >= lifetimeMin && a.TLS.Lifetime <= lifetimeMax, "tls.lifetime", "%s is not from %s to %s: write it as in \"2160h\"", a.TLS.Lifetime, lifetimeMin, lifetimeMax)

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -10,8 +11,10 @@ import (
 
 	"keelson/internal/api"
 	"keelson/internal/attach"
+	"keelson/internal/blockdev"
 	"keelson/internal/config"
 	"keelson/internal/frontend/loop"
+	"keelson/internal/frontend/nbdkernel"
 	"keelson/internal/lineage"
 	"keelson/internal/vfs"
 )
@@ -28,6 +31,10 @@ func (a *vol) newAttachment() *attach.Attachment {
 	return attach.Open(attach.Options{
 		Log: a.n.log, Files: a.n.out.FS, Kernel: a.n.out.FS == vfs.OS, Volume: a.name, File: filepath.Join(a.dir, wishFile), Link: filepath.Join(cfg.Device.Directory, a.name),
 		Kind: cfg.Device.Attach, Loop: LoopOptions(cfg, a.name, a.n.log),
+		NBD: nbdkernel.Options{
+			Socket: cfg.NBD.Socket, Export: a.name, Backend: fmt.Sprintf("keelson:%s:%s:%s", a.n.id.Cluster, cfg.Node, a.name),
+			BlockBytes: cfg.Device.BlockSize, DeadAfter: time.Duration(cfg.Device.RestartWait),
+		},
 		Note:    func(level, message, next string) { a.note(level, "volume "+a.name, "", message, next) },
 		Changed: a.n.bump,
 	})
@@ -257,4 +264,67 @@ func (s *service) statusOf(ctx context.Context, node string) (*api.Status, error
 		return nil, errNoAddress(node)
 	}
 	return p.api().Status(ctx)
+}
+
+// Steps that a switchover has where the block device is in use.
+const (
+	stepUnmount = "unmount"
+	stepFreeze  = "freeze"
+)
+
+// planRelease puts what release would do into a plan that is only shown, or refuses as release would.
+func (a *vol) planRelease(r api.Switchover, result *api.SwitchoverResult) error {
+	if !r.Unmount && !r.Freeze {
+		return a.mustBeFree(orUnmount)
+	}
+	users, err := a.device.Users()
+	if err != nil || users == nil {
+		return err
+	}
+	var steps []api.SwitchoverStep
+	for _, h := range users.Holders {
+		if h.Kind != "mount" || h.PID != 0 {
+			return a.inUse(&attach.InUseError{Device: users.Device, Holders: []blockdev.Holder{h}}, attach.HowToLetGo([]blockdev.Holder{h}))
+		}
+		name, text := releaseStep(r, h.Mount)
+		steps = append(steps, api.SwitchoverStep{Name: name, Text: text, State: "planned"})
+	}
+	result.Steps = append(steps, result.Steps...)
+	return nil
+}
+
+// orUnmount is what else can be done about a mounted device.
+const orUnmount = "; or let the switchover do it (--unmount, --freeze)"
+
+func releaseStep(r api.Switchover, folder string) (name, text string) {
+	if r.Unmount {
+		return stepUnmount, folder + " is unmounted"
+	}
+	return stepFreeze, folder + " writes everything out and holds still, until it is unmounted"
+}
+
+// release makes the users of the block device let it go, if that was asked for, or refuses.
+func (a *vol) release(r api.Switchover, step func(api.SwitchoverStep)) (*attach.Released, error) {
+	how := attach.ByUnmount
+	switch {
+	case r.Freeze:
+		how = attach.ByFreeze
+	case !r.Unmount:
+		if err := a.mustBeFree(orUnmount); err != nil {
+			return nil, err
+		}
+	}
+	released, err := a.device.Release(how)
+	var used *attach.InUseError
+	switch {
+	case errors.As(err, &used):
+		return nil, a.inUse(used, attach.HowToLetGo(used.Holders))
+	case err != nil:
+		return nil, api.Errorf(api.Failed, "volume "+a.name, "its block device cannot be released: %v", err)
+	}
+	for _, folder := range released.Mounts() {
+		name, text := releaseStep(r, folder)
+		step(api.SwitchoverStep{Name: name, Text: text, State: "done"})
+	}
+	return released, nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"keelson/internal/api"
+	"keelson/internal/attach"
 	"keelson/internal/intentlog"
 	"keelson/internal/lineage"
 	"keelson/internal/mirror"
@@ -179,6 +180,9 @@ func (s *service) DeleteVolume(ctx context.Context, r api.DeleteVolume) error {
 	}
 	if err := a.mustBeFree(""); err != nil {
 		return err
+	}
+	if err := a.device.Set(ctx, attach.Wish{}); err != nil { // its own connections are not in the way
+		return api.Errorf(api.Failed, object, "%v", err)
 	}
 	members := a.view.Load().Settings.Members
 	for _, m := range members {

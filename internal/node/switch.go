@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -35,16 +36,24 @@ func (s *service) Switchover(ctx context.Context, r api.Switchover, step func(ap
 		return s.withoutSource(ctx, r, step, lost)
 	}
 	result, err = a.shownPlan(ctx, r)
-	if err == nil {
-		err = a.mustBeFree("")
-	}
-	if err != nil || r.Plan {
+	if err != nil {
 		return result, err
 	}
+	if r.Plan {
+		return result, a.planRelease(r, result)
+	}
+	released, err := a.release(r, step)
+	if err != nil {
+		return nil, err
+	}
 	if err := a.switchTo(ctx, r, result, step); err != nil {
+		if a.view.Load().Open { // it was given up
+			err = errors.Join(err, released.Undo())
+		}
 		return nil, err
 	}
 	a.awaitDeviceGone(ctx)
+	released.Done()
 	s.awaitDevice(ctx, r.To, r.Volume, step)
 	if r.Wait {
 		return result, s.waitMirrors(ctx, r)

@@ -269,7 +269,7 @@ func TestFioOnAttachedDevice(t *testing.T) {
 		{"--rw=randwrite", "--bs=512-256k", "--blockalign=512", "--iodepth=16", "--offset=16m", "--size=16m", "--fsync=32", "--serialize_overlap=1"},
 		{"--rw=write", "--bs=1m", "--iodepth=8", "--offset=32m", "--size=32m"},
 	} {
-		sh(t, "fio", append([]string{"--name=job", "--filename=" + path, "--ioengine=libaio", "--direct=1", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1"}, job...)...)
+		sh(t, "fio", append([]string{"--name=job", "--filename=" + path, "--ioengine=libaio", "--direct=1", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--verify_state_save=0"}, job...)...)
 	}
 	c.waitMirroring("a", "b", "c")
 	c.same()

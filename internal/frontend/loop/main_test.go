@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 		}
 		fmt.Println(out)
 	case "abort":
-		time.Sleep(abortAfter) // the guard is ended by the test that started it
+		limit, _ := time.ParseDuration(os.Args[2]) // startAt gives a good one
+		time.Sleep(limit)                          // the guard is ended by the test that started it
 		fmt.Println(loop.Abort(os.Args[1]))
 	case "serve":
 		if err := serve(os.Args[1], os.Args[2], os.Args[3]); err != nil {
@@ -187,7 +188,7 @@ func self(t *testing.T, what string, args ...string) *exec.Cmd {
 func startAt(t *testing.T, image, mount string, blockBytes int) *server {
 	t.Helper()
 	s := &server{t: t, image: image, mount: mount, ended: make(chan struct{})}
-	guard := self(t, "abort", mount)
+	guard := self(t, "abort", mount, (abortAfter + *randomFor).String())
 	if err := guard.Start(); err != nil {
 		t.Fatal(err)
 	}

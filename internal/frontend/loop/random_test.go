@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	randomFor  = flag.Duration("random-for", 3*time.Second, "how long TestRandomOperations goes on")
+	randomFor  = flag.Duration("random-for", 10*time.Second, "how long TestRandomOperations goes on")
 	randomSeed = flag.Uint64("random-seed", 0, "its seed; 0: another one each time")
 )
 

@@ -1,0 +1,115 @@
+#!/bin/bash
+# Runs INSIDE the guest: three agents in network namespaces, delay and loss between them, a file system on the kernel's own NBD
+# client through the restart of an agent, a planned switchover and a death. The first thing that is not as it has to be ends it.
+set -euo pipefail
+base=/run/k
+say() { read -r up _ </proc/uptime; echo "[$up] $*"; }
+fail() { say "FAILED: $*"; for n in a b c; do echo "--- $n"; tail -25 $base/$n.log; done; dmesg | tail -25; exit 1; }
+trap 'fail "line $LINENO: $BASH_COMMAND"' ERR
+waitfor() { # SECONDS COMMAND: until it succeeds
+	local end=$((SECONDS + 4 * $1)); shift # emulation is slow
+	until eval "$*" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || fail "not in time: $*"; sleep 0.2; done
+}
+k() { local n=$1; shift; KEELSON_SOCKET=$base/$n/agent.sock timeout 400 /host/keelson "$@" --timeout 360s; }
+start() { nsenter --net=/run/netns/$1 /host/keelson agent --config $base/$1/keelson.toml >>$base/$1.log 2>&1 </dev/null & }
+die() { kill -9 "$(cat $base/$1/agent.pid)"; waitfor 20 "! kill -0 $(cat $base/$1/agent.pid)"; }
+mirroring() { k $1 status data | grep -c ' Mirroring ' | grep -qx 2; }
+
+modprobe nbd nbds_max=4
+modprobe -a veth bridge sch_netem
+ip link add br0 type bridge; ip link set br0 up
+mkdir -p $base /mnt/d
+i=0
+for n in a b c; do
+	i=$((i + 1))
+	ip netns add $n
+	ip link add v$n type veth peer name eth0 netns $n
+	ip link set v$n master br0 up
+	ip -n $n addr add 10.77.0.$i/24 dev eth0; ip -n $n link set eth0 up; ip -n $n link set lo up
+	tc qdisc add dev v$n root netem delay 2ms 1ms loss 0.5%
+	cp -r /host/$n $base/$n
+	start $n
+done
+for n in a b c; do waitfor 60 "k $n status"; done
+waitfor 60 "k a status | grep -q 'servers a b c reachable'"
+k a volume create data --size 128MiB --source a:$base/a/data.img --target b:$base/b/data.img --target c:$base/c/data.img >/dev/null
+waitfor 90 mirroring a
+say "three agents mirror, with 2 ms +-1 ms and 0.5 % loss on every link"
+
+dev=$(k a volume attach data)
+[ "$dev" = $base/a/dev/data ] || fail "attach prints $dev"
+k a status | grep 'device  *nbd /dev/nbd' || fail "the device is no kernel nbd"
+real=$(readlink $dev)
+[ "$(cat /sys/block/${real#/dev/}/queue/write_cache)" = "write back" ] || fail "no flush"
+[ "$(cat /sys/block/${real#/dev/}/queue/discard_max_bytes)" -gt 0 ] || fail "no trim"
+grep -q io_flusher=true $base/a.log || fail "the agent is no I/O flusher"
+say "attached $real; the agent is an I/O flusher"
+
+mkfs.ext4 -q $dev; mount $dev /mnt/d
+write() { # FROM TO: files whose fsync succeeded are listed with their sums
+	local f; for f in $(seq $1 $2); do
+		dd if=/dev/urandom of=/mnt/d/f$f bs=64k count=2 conv=fsync status=none || return 1
+		( cd /mnt/d && sha256sum f$f ) >>$base/sums
+	done
+}
+verify() { ( cd /mnt/d && sha256sum --quiet -c $base/sums ) || fail "files differ"; }
+write 1 40; fstrim /mnt/d
+say "40 files written and trimmed around"
+
+# the agent dies under load and is started again: requests wait, nothing fails
+( write 41 100 ) & writer=$!
+waitfor 60 "grep -q f45 $base/sums"
+die a; say "agent a killed"; sleep 1
+start a
+wait $writer || fail "a write failed over the agent's restart"
+[ "$(readlink $dev)" = $real ] || fail "the device is another one: $(readlink $dev)"
+grep -q "$real /mnt/d ext4 rw" /proc/mounts || fail "the file system is not writable any more"
+verify
+waitfor 90 mirroring a
+say "60 files were written through a kill and a restart; the same device, no error"
+
+# a planned switchover: refused while it is mounted
+rc=0; k a switchover data --to b --yes >$base/refused 2>&1 || rc=$?
+[ $rc = 3 ] && grep -q /mnt/d $base/refused || fail "a switchover under a mounted file system: exit $rc: $(cat $base/refused)"
+umount /mnt/d
+waitfor 60 "k a switchover data --to b --yes"
+[ ! -e $dev ] || fail "the old source has a device"
+e2fsck -fn $base/b/dev/data >/dev/null 2>&1 || fail "the file system is not clean at b"
+mount $base/b/dev/data /mnt/d; verify
+write 101 130
+waitfor 90 mirroring b
+say "switched over to b, verified, 30 files more"
+
+# b dies for good under load; c takes over by force
+( write 131 400 ) & writer=$!
+waitfor 60 "grep -q f135 $base/sums"
+die b; say "agent b killed"
+waitfor 60 "k c switchover data --to c --force --yes"
+say "c took over"
+rc=0; wait $writer || rc=$? # it waited for b as long as restart-wait says
+[ $rc != 0 ] || fail "writes to a dead source succeeded"
+umount /mnt/d || umount --lazy /mnt/d
+mount $base/c/dev/data /mnt/d; verify
+say "everything that fsync had said is there: $(wc -l <$base/sums) files"
+write 501 520
+umount /mnt/d
+e2fsck -fn $base/c/dev/data >/dev/null 2>&1 || fail "the file system is not clean at c"
+start b
+waitfor 120 mirroring c
+waitfor 60 "! k b status | grep -q 'device  *nbd /dev/nbd'"
+waitfor 60 "[ \$(ls -d /sys/block/nbd*/pid | wc -l) = 1 ]"
+say "b came back as a target, and its dead device is gone"
+
+# the same with XFS, and the way back
+mkfs.xfs -q -f $base/c/dev/data 2>/dev/null || mkfs.xfs -f $base/c/dev/data || fail "mkfs.xfs"
+mount $base/c/dev/data /mnt/d; rm $base/sums; write 1 20; umount /mnt/d
+waitfor 60 "k c switchover data --to a --yes"
+mount $base/a/dev/data /mnt/d; verify; umount /mnt/d
+xfs_repair -n $base/a/dev/data >/dev/null 2>&1 || fail "XFS is not clean at a"
+k a volume detach data
+waitfor 90 mirroring a
+for n in a b c; do kill "$(cat $base/$n/agent.pid)"; done
+for n in a b c; do waitfor 60 "[ ! -e $base/$n/agent.pid ]"; done
+cmp $base/a/data.img $base/b/data.img && cmp $base/a/data.img $base/c/data.img || fail "the copies differ"
+! ls -d /sys/block/nbd*/pid 2>/dev/null || fail "a device is left"
+say "PASSED"
