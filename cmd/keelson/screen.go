@@ -23,6 +23,7 @@ type screen struct {
 	restore  *term.State
 	size     func() (width, height int)
 	overview func(*api.Status) string
+	dialog   dialog // what keys do
 
 	mu   sync.Mutex
 	last *api.Status
@@ -34,7 +35,6 @@ const (
 	homeScreen  = "\x1b[H"
 	clearLine   = "\x1b[K"
 	clearBelow  = "\x1b[J"
-	screenHelp  = "q quits"
 )
 
 // openScreen takes the terminal, if standard output is one.
@@ -43,13 +43,14 @@ func openScreen(a *app) (*screen, bool) {
 	if !ok {
 		return nil, false
 	}
-	s := &screen{out: out, overview: a.overview, size: func() (int, int) {
+	s := &screen{out: out, overview: a.overview, dialog: dialog{switchover: a.client().Switchover}, size: func() (int, int) {
 		width, height, err := term.GetSize(int(out.Fd()))
 		if err != nil || width <= 0 || height <= 0 {
 			return 80, 24
 		}
 		return width, height
 	}}
+	s.dialog.redraw = s.redraw
 	if in, ok := terminal(a.in); ok {
 		if state, err := term.MakeRaw(int(in.Fd())); err == nil {
 			s.keys, s.restore = in, state
@@ -86,9 +87,20 @@ func (s *screen) draw() {
 		return
 	}
 	width, height := s.size()
-	lines := fit(strings.Split(strings.TrimSuffix(s.overview(s.last), "\n"), "\n"), width, height-1)
-	lines = append(lines, clip(screenHelp, width))
+	lines := below(strings.Split(strings.TrimSuffix(s.overview(s.last), "\n"), "\n"), s.dialog.lines(), width, height)
 	s.write(homeScreen + strings.Join(lines, clearLine+"\r\n") + clearLine + clearBelow)
+}
+
+func (s *screen) redraw() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draw()
+}
+
+func (s *screen) status() *api.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
 }
 
 // fit reduces text to a screen and says how much is missing.
@@ -111,7 +123,7 @@ func clip(line string, width int) string {
 	return string([]rune(line)[:max(0, width-1)]) + ">"
 }
 
-// untilQuit draws anew when the window's size changes, and returns at q, Ctrl-C, or the end of ctx.
+// untilQuit draws anew when the window's size changes, does what keys ask for, and returns at q, Ctrl-C, or the end of ctx.
 func (s *screen) untilQuit(ctx context.Context) {
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, syscall.SIGWINCH)
@@ -120,7 +132,7 @@ func (s *screen) untilQuit(ctx context.Context) {
 	if s.keys != nil {
 		go func() { // ends with q, with the terminal or with the process: a read of a terminal cannot be called off
 			defer close(quit)
-			readUntilQuit(s.keys)
+			s.dialog.read(ctx, s.keys, s.status)
 		}()
 	}
 	for {
@@ -130,19 +142,7 @@ func (s *screen) untilQuit(ctx context.Context) {
 		case <-quit:
 			return
 		case <-resized:
-			s.mu.Lock()
-			s.draw()
-			s.mu.Unlock()
-		}
-	}
-}
-
-// readUntilQuit returns at q, Q, Ctrl-C, Ctrl-D or the end of input.
-func readUntilQuit(keys io.Reader) {
-	key := make([]byte, 1)
-	for {
-		if n, err := keys.Read(key); err != nil || n == 1 && strings.IndexByte("qQ\x03\x04", key[0]) >= 0 {
-			return
+			s.redraw()
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -17,7 +16,7 @@ func TestScreenFitsAndRedraws(t *testing.T) {
 	if err := s.show(&api.Status{Node: "a"}); err != nil {
 		t.Fatal(err)
 	}
-	want := homeScreen + strings.Join([]string{"a", "ein längerer Text a>", "... 3 more lines: ma>", screenHelp}, clearLine+"\r\n") + clearLine + clearBelow
+	want := homeScreen + strings.Join([]string{"a", "ein längerer Text a>", "... 3 more lines: ma>", "s switches over, q >"}, clearLine+"\r\n") + clearLine + clearBelow
 	want = strings.Replace(want, "... 3 more lines: ma>", "... 3 more lines: m>", 1)
 	if out.String() != want {
 		t.Errorf("got  %q\nwant %q", out.String(), want)
@@ -48,15 +47,6 @@ func TestFitNeverExceedsTheScreen(t *testing.T) {
 			}
 		}
 	}
-}
-
-func TestKeysThatQuit(t *testing.T) {
-	for _, keys := range []string{"q", "xyzQ", "\x03", "a\x04", ""} {
-		readUntilQuit(strings.NewReader(keys)) // returns
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	(&screen{}).untilQuit(ctx) // returns
 }
 
 func TestShellQuoting(t *testing.T) {

@@ -14,7 +14,7 @@ func statusCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "status [VOLUME]", Short: "Shows servers, volumes and mirrors at a glance",
 		Long: `Shows what the agent knows: servers, volumes and mirrors. With --watch it goes on until interrupted: a live screen on
-a terminal (q ends it), otherwise a block after every change; with --json one object a line.`,
+a terminal (q ends it, s switches over), otherwise a block after every change; with --json one object a line.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			var volume string
@@ -77,7 +77,11 @@ func (a *app) watch(c *cobra.Command, volume string) error {
 	if a.json {
 		show = func(s *api.Status) error { return a.line(s) }
 	} else if screen, ok := openScreen(a); ok {
-		defer screen.close()
+		defer func() {
+			cancel()
+			screen.dialog.workers.Wait()
+			screen.close()
+		}()
 		go func() { // ends when the screen is closed or the process ends
 			screen.untilQuit(ctx)
 			cancel()
