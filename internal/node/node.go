@@ -45,6 +45,9 @@ type Node struct {
 	nbd     *nbd.Server
 	events  *journal.Log
 	cluster *cluster.Store
+
+	rejections rejections
+
 	ca      atomic.Pointer[peer.CA] // nil: this server does not have its key
 	crashAt string                  // test hook: see crash
 	ids     atomic.Uint64
@@ -229,11 +232,6 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 
 func (n *Node) listenPeers() (*peer.Server, error) {
 	return peer.Listen(n.cfg.Listen.Address, n.id, peer.Handlers{Stream: n.streamCame, Control: n.control(), Join: n.joinCame, Rejected: n.rejected}, n.peerOptions())
-}
-
-// rejected notes a connection that was turned away.
-func (n *Node) rejected(addr string, err error) {
-	n.log.Warn("connection refused", "from", addr, "err", err)
 }
 
 // spawn runs f in a goroutine that the node waits for.
