@@ -9,7 +9,7 @@ RANDOM_FOR ?= 1h
 PG_ROUNDS ?= 10
 KILL_MINUTES ?= 10
 
-.PHONY: build demo test unit e2e fmt lint vet fuzz sim soak bench golden tour vm-test vuln deb deb-test clean
+.PHONY: build demo test unit e2e page fmt lint vet fuzz sim soak bench golden tour vm-test vuln deb deb-test clean
 build:
 	$(GO) build -o keelson ./cmd/keelson
 
@@ -20,11 +20,16 @@ test:
 	bash tools/test.sh
 
 unit:
-	$(GO) test -race $$($(GO) list ./... | grep -v /test/e2e)
+	$(GO) test -race $$($(GO) list ./... | grep -v '/test/e2e\|/test/web')
 
 e2e:
 	bash tools/deps.sh
 	$(GO) test -count=1 -timeout 30m -v ./test/e2e
+
+# The page in a real browser; with SHOTS=FOLDER it leaves pictures of each view there.
+page:
+	bash tools/deps.sh
+	$(GO) test -count=1 -v ./test/web $(if $(SHOTS),-args -shots $(abspath $(SHOTS)))
 
 fmt:
 	gofmt -w $$(git ls-files '*.go')

@@ -7,7 +7,7 @@ set -euo pipefail
 needs="fio:fio nbdinfo:libnbd-bin nbdcopy:libnbd-bin nbdfuse:libnbd-bin nbdkit:nbdkit qemu-img:qemu-utils qemu-io:qemu-utils
 qemu-storage-daemon:qemu-system-common mkfs.ext4:e2fsprogs e2fsck:e2fsprogs debugfs:e2fsprogs fusermount3:fuse3
 mkfs.xfs:xfsprogs xfs_repair:xfsprogs mkfs.btrfs:btrfs-progs fstrim:util-linux
-promtool:prometheus curl:curl losetup:mount mount:mount python3:python3 cmp:diffutils gcc:gcc git:git"
+promtool:prometheus chromium:chromium node:nodejs npm:npm curl:curl losetup:mount mount:mount python3:python3 cmp:diffutils gcc:gcc git:git"
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=""
@@ -35,4 +35,9 @@ fi
 if ! command -v go >/dev/null; then
 	echo "Go is missing: install Go 1.26 or newer and put it on the PATH" >&2
 	exit 1
+fi
+# What the tests of the page have from npm, as the lock file says.
+page=$(dirname "$0")/../test/web
+if ! cmp -s "$page/package-lock.json" "$page/node_modules/.installed"; then
+	(cd "$page" && npm ci --no-audit --no-fund --loglevel=error >/dev/null && cp package-lock.json node_modules/.installed)
 fi

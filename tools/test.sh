@@ -20,7 +20,7 @@ formatted() {
 lint() { go tool -modfile=tools/lint.mod golangci-lint run --timeout 8m ./...; }
 
 unit() {
-	go list ./... | grep -v '/test/e2e$' >"$work/packages" || return 1
+	go list ./... | grep -v '/test/e2e$\|/test/web$' >"$work/packages" || return 1
 	go test -json -race -p 2 -timeout 240s $(cat "$work/packages") | report
 }
 
@@ -33,6 +33,8 @@ properties() {
 
 e2e() { go test -json -timeout 600s ./test/e2e -args ${E2E_FLAGS:-} | report; }
 
+page() { go test -json -timeout 300s ./test/web | report; }
+
 stage tools tools_build
 stage format formatted
 stage vet go vet ./...
@@ -41,6 +43,7 @@ stage unit unit
 stage properties properties
 stage fuzz bash tools/fuzz.sh "${FUZZ_SECONDS:-3}"
 stage e2e e2e
+stage page page
 stage lint lint
 stages_end
 status=$?

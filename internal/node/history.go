@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"keelson/internal/api"
+	"keelson/internal/block"
 	"keelson/internal/lineage"
 	"keelson/internal/volume"
 )
@@ -20,17 +21,22 @@ type samples struct {
 	mu   sync.Mutex
 	kept []api.Sample
 	last volume.Status
-	at   time.Time // of last; zero: none yet
+	took volume.Latency // of writes, with last
+	at   time.Time      // of last; zero: none yet
 }
 
-// add makes a sample of what changed since the last time.
-func (s *samples) add(now time.Time, st volume.Status) {
+// add makes a sample of what changed since the last time. took is of writes.
+func (s *samples) add(now time.Time, st volume.Status, took volume.Latency) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if span := now.Sub(s.at).Seconds(); !s.at.IsZero() && span > 0 {
 		rate := func(counter string) float64 { return float64(st.Counters[counter]-s.last.Counters[counter]) / span }
 		x := api.Sample{Time: now.UTC(), Writes: rate("writes"), WriteBytes: rate("write_bytes"), Reads: rate("reads"), ReadBytes: rate("read_bytes"),
 			Mirrors: map[string]api.MirrorSample{}}
+		if n := countOf(took) - countOf(s.took); n > 0 {
+			mean := (took.Sum - s.took.Sum).Seconds() / float64(n)
+			x.Latency = &mean
+		}
 		for target, l := range st.Links {
 			x.Mirrors[target] = api.MirrorSample{LagBytes: l.LagBytes, LagSeconds: l.LagTime.Seconds(), QueuedBytes: l.Queued}
 		}
@@ -39,7 +45,15 @@ func (s *samples) add(now time.Time, st volume.Status) {
 		}
 		s.kept = append(s.kept, x)
 	}
-	s.last, s.at = st, now
+	s.last, s.took, s.at = st, took, now
+}
+
+// countOf is how many requests a histogram has.
+func countOf(l volume.Latency) (n uint64) {
+	for _, b := range l.Buckets {
+		n += b
+	}
+	return n
 }
 
 func (s *samples) list() []api.Sample {
@@ -58,7 +72,7 @@ func (n *Node) sample(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			for _, a := range n.all() {
-				a.samples.add(now, a.v.Status(now))
+				a.samples.add(now, a.v.Status(now), a.v.Latencies()[block.Write])
 			}
 		}
 	}
@@ -99,7 +113,7 @@ func tenures(history lineage.History, events []api.Event) []api.Tenure {
 			t.Why = "restarted"
 		}
 		for _, e := range events {
-			if e.Node == g.Term.Node && endsWithTerm(e.Message, g.Term) {
+			if e.Node == g.Term.Node && speaksOf(e.Message, ", term ", g.Term) || speaksOf(e.Message, " serves in term ", g.Term) {
 				t.Time = e.Time
 				if e.Rule == lineage.RuleForced {
 					t.Why = "forced"
@@ -111,9 +125,9 @@ func tenures(history lineage.History, events []api.Event) []api.Tenure {
 	return out
 }
 
-// endsWithTerm reports a message that speaks of that term: "..., term 3@b" or "..., term 3@b; ...".
-func endsWithTerm(message string, t lineage.Term) bool {
-	_, after, ok := strings.Cut(message, ", term "+t.String())
+// speaksOf reports a message that has these words and that term: "..., term 3@b" or "..., term 3@b; ...".
+func speaksOf(message, words string, t lineage.Term) bool {
+	_, after, ok := strings.Cut(message, words+t.String())
 	return ok && (after == "" || strings.IndexAny(after, ";, ") == 0)
 }
 

@@ -1,7 +1,9 @@
 package web
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -235,5 +237,61 @@ func TestEveryAnswerIsGuarded(t *testing.T) {
 				t.Errorf("%s has %q", path, bad)
 			}
 		}
+	}
+}
+
+// Who opens connections and says nothing keeps out nobody else for long: beyond the limit they wait to be accepted, and
+// those that are idle end.
+func TestManyConnections(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := Limit(inner)
+	accepted := make(chan net.Conn, connectionsMax+10)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	var dialed []net.Conn
+	for range connectionsMax + 5 {
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		dialed = append(dialed, c)
+	}
+	var held []net.Conn
+	for range connectionsMax {
+		held = append(held, <-accepted)
+	}
+	select {
+	case <-accepted:
+		t.Errorf("more than %d connections at once", connectionsMax)
+	case <-time.After(100 * time.Millisecond):
+	}
+	if err := errors.Join(held[0].Close(), held[0].Close()); err == nil {
+		t.Error("a second close says nothing")
+	}
+	<-accepted // the next one, and only one
+	select {
+	case <-accepted:
+		t.Error("one connection ended, and two were accepted")
+	case <-time.After(100 * time.Millisecond):
+	}
+	_ = l.Close()
+	<-done
+	for _, c := range append(dialed, held...) {
+		_ = c.Close()
+	}
+	if h := (&Server{}).HTTP(); h.IdleTimeout == 0 || h.ReadHeaderTimeout == 0 || h.MaxHeaderBytes == 0 {
+		t.Errorf("the server has no limits: %+v", h)
 	}
 }

@@ -89,17 +89,14 @@ func (h *hub) look() (*state, <-chan struct{}) {
 	return h.state, h.changed
 }
 
-// fresh returns the newest state; before the first it asks.
+// fresh asks for the state as it is now: a page that follows a command shows what the command did.
 func (h *hub) fresh(ctx context.Context) (*state, error) {
-	st, _ := h.look()
-	if !st.At.IsZero() {
-		return st, nil
-	}
+	last, _ := h.look()
 	s, err := h.service.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &state{Status: s, At: h.now(), Rates: map[string]float64{}}, nil
+	return &state{Status: s, At: h.now(), Rates: last.Rates}, nil
 }
 
 // volume finds one by name.

@@ -66,7 +66,7 @@ func draw(st *state, v *api.VolumeStatus, large bool) drawing {
 	span := 110
 	if large {
 		w, h, gap, left = 150, 54, 22, 150
-		span = 330
+		span = 400
 	}
 	mirrors := slices.Clone(v.Mirrors)
 	n := max(1, len(mirrors))
@@ -121,6 +121,9 @@ func arrowOf(st *state, v *api.VolumeStatus, m api.MirrorStatus, from, to spot, 
 	rate := st.Rates[rateKey(v.Name, m.Source, m.Target)]
 	x0, y0, x1, y1 := from.X+from.W+2, from.Mid(), to.X-10, to.Mid()
 	bend := (x1 - x0) / 4
+	if large {
+		bend = (x1 - x0) / 6
+	}
 	a := arrow{Class: classOf(m.State), State: m.State, Stroke: fmt.Sprintf("%.1f", strokeOf(rate, large))}
 	a.Path = fmt.Sprintf("M%d %d C%d %d %d %d %d %d", x0, y0, x0+bend, y0, x0+bend, y1, x0+2*bend, y1)
 	a.Path += fmt.Sprintf(" L%d %d", x1, y1)
@@ -128,7 +131,10 @@ func arrowOf(st *state, v *api.VolumeStatus, m api.MirrorStatus, from, to spot, 
 	a.BarX, a.BarY = x1-14, y1
 	a.TextX, a.TextY = x0+2*bend-6, y1-8
 	if !large {
-		a.TextX = x0 + 2*bend - 14
+		a.TextX = x0 + 2*bend - 4
+		if m.State != "Mirroring" && m.State != "Resync" && m.State != "ResyncPending" {
+			a.TextX -= 14 // beside the sign across the line
+		}
 		a.TextY = y1 - 6
 		a.Text = smallLabel(m)
 		return a

@@ -26,6 +26,8 @@ type volumeRow struct {
 	Verdict verdict
 	Map     drawing
 	User    User
+	Split   bool
+	Lost    bool // the source cannot be reached
 }
 
 // serverRow is a server in the overview.
@@ -59,7 +61,7 @@ func (o *overview) blocks(st *state) ([]block, error) {
 	order := map[string]int{"bad": 0, "warn": 1, "busy": 2, "ok": 3}
 	for i := range st.Volumes {
 		v := &st.Volumes[i]
-		row := volumeRow{v, "v-" + v.Name, judge(st, v), draw(st, v, false), o.user}
+		row := volumeRow{v, "v-" + v.Name, judge(st, v), draw(st, v, false), o.user, splitBrain(v), v.Source == "" || st.node(v.Source) != nil && !st.reachable(v.Source)}
 		counts[row.Verdict.Class]++
 		b := block{id: row.ID, html: o.s.part("volume-row", row), say: fmt.Sprintf("Volume %s: %s", v.Name, row.Verdict.Word)}
 		worst[order[row.Verdict.Class]] = append(worst[order[row.Verdict.Class]], b)
@@ -67,7 +69,7 @@ func (o *overview) blocks(st *state) ([]block, error) {
 	for _, list := range worst {
 		rows = append(rows, list...)
 	}
-	for _, t := range []tally{{Class: "bad", Word: "not safe"}, {Class: "warn", Word: "safe, with less than all targets"}, {Class: "busy", Word: "at work"}, {Class: "ok", Word: "safe"}} {
+	for _, t := range []tally{{Class: "bad", Word: "not safe"}, {Class: "warn", Word: "safe, not with all targets"}, {Class: "busy", Word: "at work"}, {Class: "ok", Word: "safe"}} {
 		if t.N = counts[t.Class]; t.N > 0 {
 			sum.Tallies = append(sum.Tallies, t)
 		}

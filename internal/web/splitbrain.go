@@ -43,7 +43,8 @@ type branch struct {
 	Y      int
 	Name   string
 	Text   string
-	Class  string
+	Class  string // serving | stopped
+	Does   string
 	LabelX int
 }
 
@@ -130,7 +131,14 @@ func forkOf(b *api.SplitBrain) fork {
 		if side.Writes == 0 && side.Bytes == 0 && !side.Serving {
 			continue
 		}
-		f.Branches = append(f.Branches, branch{Y: y, Name: side.Node, LabelX: 470, Class: map[bool]string{true: "serving", false: "stopped"}[side.Serving],
+		does := "is closed"
+		switch {
+		case side.Serving:
+			does = "serves applications"
+		case side.Role == "target":
+			does = "is a target"
+		}
+		f.Branches = append(f.Branches, branch{Y: y, Does: does, Name: side.Node, LabelX: 470, Class: map[bool]string{true: "serving", false: "stopped"}[side.Serving],
 			Text: "up to number " + formatNumber(side.Position) + ", " + formatBytes(side.Bytes) + " changed"})
 		y += 46
 	}

@@ -43,6 +43,7 @@ const (
 	patchEvery = 200 * time.Millisecond // between two patches
 	loadEvery  = 2 * time.Second        // between two loads
 	beatEvery  = 3 * time.Second        // a quiet stream says that it lives
+	goneMax    = 2 * time.Second        // what is not there for so long is gone
 )
 
 // patch is one message of a stream.
@@ -98,6 +99,7 @@ func (s *Server) stream(w http.ResponseWriter, r *request) {
 	loader := newLoader(ctx, v)
 	defer loader.wait()
 	defer cancel()
+	var gone time.Time // since when there is nothing to show
 	for ctx.Err() == nil {
 		if q, ok := s.who(r.Request); !ok || q.user.Role != r.user.Role {
 			p.event("out", nil) // the script loads the page anew, which leads to the login
@@ -107,11 +109,15 @@ func (s *Server) stream(w http.ResponseWriter, r *request) {
 		loader.kick()
 		more, loaded := v.changed(), loader.loaded()
 		blocks, err := v.blocks(st)
-		if err != nil {
-			p.event("out", nil)
+		switch {
+		case err == nil && !p.send(blocks):
 			return
-		}
-		if !p.send(blocks) {
+		case err == nil:
+			gone = time.Time{}
+		case gone.IsZero(): // the state may be older than the page
+			gone = time.Now()
+		case time.Since(gone) > goneMax:
+			p.event("out", nil)
 			return
 		}
 		if !pause(ctx, patchEvery) {

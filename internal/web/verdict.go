@@ -151,9 +151,7 @@ func nextStep(m api.MirrorStatus) string {
 		return "compare both sides and keep one"
 	case "Failed":
 		return "replace the disk of " + m.Target + ", remove the mirror and add it again"
-	case "Broken":
-		return "resync takes it up again; only what differs is sent"
-	case "Paused":
+	case "Broken", "Paused":
 		return "continue takes it up again; only what differs is sent"
 	case "ResyncPending":
 		return "it is tried again by itself; bring " + m.Target + " back if it is down"

@@ -58,6 +58,7 @@ type mirrorRow struct {
 	Rate   float64
 	Done   int // percent of the resync
 	InSync bool
+	Unsure bool   // how far it is behind is not known
 	Stale  string // when this was known last, if that is long ago
 	User   User
 	Force  bool // the source cannot be reached
@@ -106,7 +107,7 @@ func (p *volumePage) blocks(st *state) ([]block, error) {
 	eventBlocks := p.eventBlock()
 	return []block{
 		{id: "head", html: p.s.part("volume-head", head), say: "Volume " + v.Name + ": " + head.Verdict.Word},
-		{id: "map", html: p.s.part("volume-map", draw(st, v, true))},
+		{id: "map", html: p.s.part("volume-map", map[string]drawing{"Large": draw(st, v, true), "Small": draw(st, v, false)})},
 		{id: "mirrors", class: "mirrors", list: list},
 		{id: "facts", html: p.s.part("volume-facts", head)},
 		{id: "charts", html: p.s.part("volume-charts", p.figures(h, herr))},
@@ -140,6 +141,7 @@ func (p *volumePage) mirror(st *state, v *api.VolumeStatus, m api.MirrorStatus) 
 	row := mirrorRow{MirrorStatus: m, Volume: v.Name, Class: classOf(m.State), Next: nextStep(m), InSync: inSync(v, m.Target), User: p.user,
 		Rate: st.Rates[rateKey(v.Name, m.Source, m.Target)]}
 	row.Sign = signs[row.Class]
+	row.Unsure = m.LagBytes == 0 && m.State != "Mirroring" && m.State != "Resync"
 	if m.Resync != nil {
 		row.Why = whyKind(m.Resync)
 		row.Done = percentOf(m.Resync.BytesSent+m.Resync.BytesSkipped, m.Resync.BytesTotal)

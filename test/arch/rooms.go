@@ -78,6 +78,7 @@ var entrances = map[string][]string{
 	"tools":        {},
 	"tools/apidoc": {api},
 	"test/vm":      {peer, config},
+	"test/web":     {api, web},
 	"test/e2e":     {api, nbd},
 	"test/soak":    {api, nbd},
 	"internal/sim": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, api, config, node},

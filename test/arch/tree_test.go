@@ -66,7 +66,7 @@ func walk(fn func(path string) error) error {
 			return err
 		}
 		if d.IsDir() {
-			if slices.Contains([]string{".git", "bin", "tmp", "testdata"}, d.Name()) && rel != "." {
+			if slices.Contains([]string{".git", "bin", "tmp", "testdata", "node_modules"}, d.Name()) && rel != "." {
 				return filepath.SkipDir
 			}
 			return nil

@@ -2,16 +2,16 @@
 const stream = document.body.dataset.stream;
 const lost = document.getElementById("lost");
 const say = document.getElementById("say");
-const silenceMax = 10000; // ms without a word until the connection counts as lost
-const retryEvery = 1000; // ms
+const silenceMax = 10; // ticks without a word until the connection counts as lost; ticks, so that a sleep of the machine is none
+const retryEvery = 1000; // ms, of a tick too
 let source = null;
-let heard = Date.now();
+let silent = 0;
 let since = null;
 
 function connect() {
   if (source) source.close();
   source = new EventSource(stream);
-  heard = Date.now();
+  silent = 0;
   source.addEventListener("patch", (e) => { alive(); patch(JSON.parse(e.data)); });
   source.addEventListener("beat", alive);
   source.addEventListener("out", () => location.reload());
@@ -20,7 +20,7 @@ function connect() {
 }
 
 function alive() {
-  heard = Date.now();
+  silent = 0;
   since = null;
   lost.hidden = true;
 }
@@ -92,5 +92,5 @@ function morph(old, fresh) {
 
 if (stream) {
   connect();
-  setInterval(() => { if (Date.now() - heard > silenceMax) { missing(); heard = Date.now(); connect(); } }, retryEvery);
+  setInterval(() => { if (++silent > silenceMax) { missing(); connect(); } }, retryEvery);
 }
