@@ -173,6 +173,9 @@ func (l *link) quiet(off, end, region int64, lock bool) (lineage.Version, error)
 	if l.stream.Err() != nil {
 		return 0, errEnded
 	}
+	if v.failed != nil { // the write that failed gave the region its version, and is not on the disk
+		return 0, v.failed
+	}
 	version := v.log.Version(region)
 	if version == lineage.Unknown { // a write failed; the link is being hung up
 		return 0, fmt.Errorf("region %d has no version: a write to it failed", region)
@@ -192,7 +195,7 @@ func (l *link) put(region int64, version lineage.Version, lock bool, h wire.Head
 	if lock {
 		v.unlockRange(int64(h.Offset))
 	}
-	if v.log.Version(region) != version {
+	if v.failed != nil || v.log.Version(region) != version {
 		return false
 	}
 	l.stream.Queue(h, body, small)
