@@ -11,12 +11,12 @@ import (
 func (m *Machine) minCopies() int { return max(m.st.Settings.MinCopies, 1) }
 
 // copies counts the copies of the record that hold a write when it is answered: this server's own, unless its disk failed,
-// and those of sync members, without the ones named.
+// those of sync members, and the one that it serves from instead, without the ones named.
 func (m *Machine) copies(without ...string) int {
 	n := 0
 	for _, node := range m.st.Record.Members {
 		s := m.member(node)
-		if !slices.Contains(without, node) && (node == m.cfg.Self && m.failed == "" || node != m.cfg.Self && s != nil && s.Mode == lineage.Sync) {
+		if !slices.Contains(without, node) && (node == m.cfg.Self && m.failed == "" || node != m.cfg.Self && s != nil && (s.Mode == lineage.Sync || node == m.disk.via)) {
 			n++
 		}
 	}
@@ -36,7 +36,7 @@ func (m *Machine) copiesNow() int {
 
 // copiesSettle tells the administrator when there are too few copies, and when there are enough again.
 func (m *Machine) copiesSettle() {
-	short := m.copiesNow() < m.minCopies()
+	short := m.minCopies() > 1 && m.copiesNow() < m.minCopies()
 	if short == m.short {
 		return
 	}

@@ -36,6 +36,10 @@ func (v *Volume) settle(out *queue) {
 		v.shortAt, v.short = time.Time{}, v.short && v.few()
 		return
 	}
+	if v.failed != nil && !v.serving { // what came back from the disk after CloseDevice
+		v.failWaiting(out, v.closed())
+		return
+	}
 	written, durable, lost := v.condition()
 	if v.copies > 1 && v.fewNow() || len(lost) > 0 && v.failed == nil {
 		return

@@ -28,7 +28,7 @@ func (v *Volume) keeper() {
 		case now := <-timer.C:
 			v.dropStalled(now)
 			v.failShort(now)
-			v.watchDisk(now)
+			v.watchDisk()
 			if now.After(next) && v.changed.Load() {
 				v.askCheckpoint()
 				next = now.Add(v.o.Limits.CheckpointEvery)

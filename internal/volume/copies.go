@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// few reports that fewer copies than rule 18 wants can hold a write now: this one, unless its disk failed, and those of
-// sync targets in step. mu is held.
+// few reports that fewer copies than rule 18 wants can hold a write now: this one, unless its disk failed, those of sync
+// targets in step, and the one that is served from instead. mu is held.
 func (v *Volume) few() bool {
 	if v.copies <= 1 {
 		return false
@@ -16,7 +16,7 @@ func (v *Volume) few() bool {
 		have = 1
 	}
 	for _, l := range v.links {
-		if l.inStep && l.sync {
+		if l.inStep && (l.sync || l == v.there.via) {
 			have++
 		}
 	}

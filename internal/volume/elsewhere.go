@@ -170,9 +170,6 @@ func (l *link) readAnswered(h wire.Header, body *block.Buffer) error {
 
 // settleThere answers what the members have, in whatever order: a write may hang in the disk for ever. mu is held.
 func (v *Volume) settleThere(out *queue, written, durable uint64, lost []string) {
-	if !v.serving { // what came back from the disk after CloseDevice
-		v.failWaiting(out, v.closed())
-	}
 	if v.stands() || len(lost) > 0 {
 		return
 	}

@@ -254,10 +254,23 @@ func TestDiskHangs(t *testing.T) {
 	nothingYet(t, hung, "what hangs was answered")
 	a.v.Hold("p") // what hangs is not waited for
 	a.wait("Drained", is[mirror.Drained])
+	a.v.Require([]string{"b"}, 2) // nor does it wait for copies afterwards
 	a.v.CloseDevice("handed over")
 	close(release)
 	if err := <-hung; err == nil {
 		t.Error("a write that hung was answered after the device closed")
+	}
+}
+
+// TestAStoppedProcessIsNoHang: a disk hangs if something stays the same while the keeper looks again and again, however
+// long that is by the clock: a stopped process, or a paused machine, does not fail its disk for good.
+func TestAStoppedProcessIsNoHang(t *testing.T) {
+	v := &Volume{active: []span{{0, 4096, 1}}}
+	limit := 3 * tick
+	for now, want := range []string{"", "", "", "", "a write"} {
+		if got := v.hangs(int64(now+1), limit); got != want {
+			t.Errorf("after %d ticks: %q", now, got)
+		}
 	}
 }
 

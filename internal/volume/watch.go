@@ -8,9 +8,9 @@ import (
 	"keelson/internal/mirror"
 )
 
-// watch notices I/O that the disk does not finish. The keeper is its clock and looks at it with each tick. It costs a
-// store at the begin and the end of I/O that waits for the disk; writes cost nothing: the keeper sees that the oldest one
-// in flight stays the same.
+// watch notices I/O that the disk does not finish. The keeper is its clock and looks at it with each tick: time in which the
+// whole process stood still (stopped, its machine paused) does not count against the disk. It costs a store at the begin and
+// the end of I/O that waits for the disk; writes cost nothing: the keeper sees that the oldest one in flight stays the same.
 type watch struct {
 	tick         atomic.Int64             // counts the keeper's ticks
 	slots        [watchSlots]atomic.Int64 // the tick at which it began, from 1; 0: nothing
@@ -32,18 +32,18 @@ func (w *watch) end(slot int)   { w.slots[slot].Store(0) }
 // sign is something that changes as long as the disk works.
 type sign struct {
 	mark  uint64
-	since time.Time
+	since int64 // the tick at which it was seen first
 }
 
 // stuck is for how long the mark has been that one; 0 is no mark.
-func (s *sign) stuck(now time.Time, mark uint64) time.Duration {
+func (s *sign) stuck(now int64, mark uint64) time.Duration {
 	if mark != s.mark {
 		s.mark, s.since = mark, now
 	}
 	if mark == 0 {
 		return 0
 	}
-	return now.Sub(s.since)
+	return time.Duration(now-s.since) * tick
 }
 
 // datasync makes the content durable.
@@ -55,9 +55,9 @@ func (v *Volume) datasync() error {
 
 // watchDisk tells when something has not been finished for longer than DiskStall, and when everything has been again. The
 // keeper calls it.
-func (v *Volume) watchDisk(now time.Time) {
+func (v *Volume) watchDisk() {
 	limit := v.o.Limits.DiskStall
-	v.watch.tick.Add(1)
+	now := v.watch.tick.Add(1)
 	if limit <= 0 {
 		return
 	}
@@ -73,7 +73,7 @@ func (v *Volume) watchDisk(now time.Time) {
 }
 
 // hangs names what is not finished.
-func (v *Volume) hangs(now time.Time, limit time.Duration) string {
+func (v *Volume) hangs(now int64, limit time.Duration) string {
 	w := &v.watch
 	write, sync := w.write.stuck(now, v.oldestWrite()), time.Duration(0)
 	if ended := w.ended.Load(); w.begun.Load() > ended {
@@ -88,7 +88,7 @@ func (v *Volume) hangs(now time.Time, limit time.Duration) string {
 		return "a flush"
 	}
 	for i := range w.slots {
-		if at := w.slots[i].Load(); at > 0 && time.Duration(w.tick.Load()+1-at)*tick > limit {
+		if at := w.slots[i].Load(); at > 0 && time.Duration(now+1-at)*tick > limit {
 			return "a read"
 		}
 	}
