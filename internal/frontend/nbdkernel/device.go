@@ -20,6 +20,10 @@ import (
 // connections of one device. They share its requests; the server flushes across them.
 const connections = 4
 
+// requestMax is how long the kernel waits for one answer before it gives that connection up. The volume has limits of its own
+// for everything, and its answer, a late one or an error, is better than a connection less: the kernel's own limit is 30 seconds.
+const requestMax = 30 * time.Minute
+
 // Options of a device; all are needed.
 type Options struct {
 	Socket     string        // of the NBD server
@@ -65,7 +69,7 @@ func Attach(o Options) (*Device, error) {
 		return nil, err
 	}
 	defer c.close()
-	r := request{index: -1, blockSize: uint64(o.BlockBytes), deadConn: uint64(o.DeadAfter / time.Second), backend: o.Backend}
+	r := request{index: -1, blockSize: uint64(o.BlockBytes), timeout: uint64(requestMax / time.Second), deadConn: uint64(o.DeadAfter / time.Second), backend: o.Backend}
 	for range connections {
 		f, e, err := connect(o.Socket, o.Export)
 		if err != nil {
@@ -83,7 +87,7 @@ func Attach(o Options) (*Device, error) {
 	if left := Left(o.Backend); len(left) > 0 {
 		r.index = left[0]
 		again := r
-		again.size, again.blockSize, again.serverFlags = 0, 0, 0 // as they are
+		again.size, again.blockSize, again.serverFlags = 0, 0, 0 // these stay
 		if _, err := c.do(cmdReconfigure, again); err == nil {
 			return watch(r.index), nil
 		}

@@ -15,7 +15,7 @@ import (
 
 // The bytes that the kernel reads: attributes are 16 bits of length and of kind, in the machine's order, padded to four.
 func TestRequestBytes(t *testing.T) {
-	data, err := request{index: 3, size: 1 << 20, blockSize: 512, serverFlags: 0x16d, deadConn: 60, backend: "x", sockets: []int{7, 9}}.encode()
+	data, err := request{index: 3, size: 1 << 20, blockSize: 512, timeout: 1800, serverFlags: 0x16d, deadConn: 60, backend: "x", sockets: []int{7, 9}}.encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,6 +23,7 @@ func TestRequestBytes(t *testing.T) {
 		"0800" + "0100" + "03000000",
 		"0c00" + "0200" + "0000100000000000",
 		"0c00" + "0300" + "0002000000000000",
+		"0c00" + "0400" + "0807000000000000",
 		"0c00" + "0500" + "6d01000000000000",
 		"0c00" + "0800" + "3c00000000000000",
 		"0600" + "0a00" + "7800" + "0000",

@@ -20,6 +20,7 @@ const (
 	attrIndex       = 1
 	attrSize        = 2
 	attrBlockSize   = 3
+	attrTimeout     = 4
 	attrServerFlags = 5
 	attrSockets     = 7
 	attrDeadConn    = 8
@@ -34,6 +35,7 @@ type request struct {
 	index       int // -1: the kernel picks one
 	size        uint64
 	blockSize   uint64
+	timeout     uint64 // seconds
 	serverFlags uint64
 	deadConn    uint64 // seconds
 	backend     string
@@ -49,7 +51,7 @@ func (r request) encode() ([]byte, error) {
 	for _, a := range []struct {
 		kind  uint16
 		value uint64
-	}{{attrSize, r.size}, {attrBlockSize, r.blockSize}, {attrServerFlags, r.serverFlags}, {attrDeadConn, r.deadConn}} {
+	}{{attrSize, r.size}, {attrBlockSize, r.blockSize}, {attrTimeout, r.timeout}, {attrServerFlags, r.serverFlags}, {attrDeadConn, r.deadConn}} {
 		if a.value != 0 {
 			e.Uint64(a.kind, a.value)
 		}
