@@ -4,12 +4,15 @@
 GO ?= go
 FUZZ_SECONDS ?= 60
 RAPID_CHECKS ?= 50000
+SIM_SEEDS ?= 200
+SIM_FIRST ?= 1
+SIM_SECONDS ?= 0
 SWITCHOVERS ?= 200
 RANDOM_FOR ?= 1h
 PG_ROUNDS ?= 10
 KILL_MINUTES ?= 10
 
-.PHONY: build demo test unit e2e page fmt lint vet fuzz sim soak bench golden tour vm-test vuln deb deb-test clean
+.PHONY: build demo test unit e2e page fmt lint vet fuzz sim properties soak bench golden tour vm-test vuln deb deb-test clean
 build:
 	$(GO) build -o keelson ./cmd/keelson
 
@@ -44,8 +47,13 @@ lint:
 fuzz:
 	bash tools/fuzz.sh $(FUZZ_SECONDS)
 
-# Every property and simulation, RAPID_CHECKS random histories each.
+# The cluster in one process: SIM_SEEDS histories from seed SIM_FIRST on, then fresh ones until SIM_SECONDS are over. A seed again:
+# go test ./internal/sim -run TestSimulation -args -seed=N
 sim:
+	$(GO) test -count=1 -timeout 0 -v -run TestSimulation ./internal/sim -args -first=$(SIM_FIRST) -seeds=$(SIM_SEEDS) -fresh=0 -seconds=$(SIM_SECONDS)
+
+# Every property, RAPID_CHECKS random histories each.
+properties:
 	$(GO) test -count=1 -timeout 60m $$(grep -rl --include='*_test.go' '"pgregory.net/rapid"' . | xargs -rn1 dirname | sort -u) \
 		-args -rapid.checks=$(RAPID_CHECKS)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every check of the project, in the order in which a mistake is cheapest to find. `make test` runs it.
-# Environment: FUZZ_SECONDS (3) for each fuzz target, RAPID_CHECKS (2000) for each property, E2E_FLAGS for test/e2e.
+# Environment: FUZZ_SECONDS (3) for each fuzz target, RAPID_CHECKS (2000) for each property,
+# SIM_SEEDS (12) histories of the simulator and SIM_FRESH (4) of new seeds, E2E_FLAGS for test/e2e.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . tools/stages.sh
@@ -31,6 +32,13 @@ properties() {
 	go test -json -p 2 -timeout 240s $found -args -rapid.checks="${RAPID_CHECKS:-2000}" -rapid.nofailfile | report
 }
 
+simulation() {
+	local from
+	from=$(date +%s)
+	echo "fresh seeds from $from on: go test ./internal/sim -run TestSimulation -args -seed=$from"
+	go test -json -timeout 240s ./internal/sim -args -seeds="${SIM_SEEDS:-12}" -fresh="${SIM_FRESH:-4}" -from="$from" | report
+}
+
 e2e() { go test -json -timeout 600s ./test/e2e -args ${E2E_FLAGS:-} | report; }
 
 page() { go test -json -timeout 300s ./test/web | report; }
@@ -41,6 +49,7 @@ stage vet go vet ./...
 stage rules go test ./test/arch
 stage unit unit
 stage properties properties
+stage simulation simulation
 stage fuzz bash tools/fuzz.sh "${FUZZ_SECONDS:-3}"
 stage e2e e2e
 stage page page

@@ -80,6 +80,7 @@ const (
 	dataBeforeMap                            // data is synced before the map
 	cleanHotIsDurable                        // MarkClean syncs the hot set
 	syncAtOpen                               // what a killed process wrote is synced before it is believed
+	floorNeverLower                          // a flush's floor is above the position of an older checkpoint
 )
 
 func (l *Log) leftOut(p protection) bool { return l.options.leftOut&p != 0 }
@@ -139,6 +140,9 @@ func (l *Log) Floor() lineage.Position {
 	l.header.mu.Lock()
 	position, history := l.header.doc.Position, l.header.doc.History
 	l.header.mu.Unlock()
+	if l.leftOut(floorNeverLower) {
+		return position
+	}
 	return later(l.floor.position(), position, history)
 }
 

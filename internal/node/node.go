@@ -267,10 +267,12 @@ func (n *Node) volumeLimits() volume.Limits {
 
 func (n *Node) machineConfig() mirror.Config {
 	l := n.cfg.Limits
-	return mirror.Config{
+	c := mirror.Config{
 		Self: n.cfg.Node, HoldMax: time.Duration(l.HoldMax), JoinWait: time.Duration(l.JoinWait), BootWait: time.Duration(l.BootWait),
 		RetryMin: time.Duration(l.RetryMin), RetryMax: time.Duration(l.RetryMax),
 	}
+	c.Omit(n.out.Omit)
+	return c
 }
 
 func (n *Node) listenNBD() error {

@@ -17,6 +17,7 @@ import (
 type Outside struct {
 	FS      vfs.FS
 	Network peer.Network
+	Omit    string // tests only: the protection that is left out, as package mirror, volume or intentlog names it
 }
 
 // Start begins an agent without what only a process of its own has: the lock of its state directory, sockets for the

@@ -75,7 +75,9 @@ func newVol(n *Node, name string) (*vol, error) {
 		dials: map[string]*dialing{}, steps: map[string]func(mirror.PlanStep){}, done: make(chan struct{}), applying: make(chan struct{}, 1),
 	}
 	a.ctx, a.stop = context.WithCancel(context.Background())
-	v, err := volume.Open(volume.Options{FS: n.out.FS, Dir: a.dir, Limits: n.volumeLimits(), Post: a.post, Log: n.log, Crash: n.crash, Owner: a.mine})
+	o := volume.Options{FS: n.out.FS, Dir: a.dir, Limits: n.volumeLimits(), Post: a.post, Log: n.log, Crash: n.crash, Owner: a.mine}
+	o.Omit(n.out.Omit)
+	v, err := volume.Open(o)
 	if err != nil {
 		a.stop()
 		return nil, err

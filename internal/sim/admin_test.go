@@ -91,6 +91,9 @@ func (w *world) administer(s *server) {
 		change.Action = "resync"
 	default:
 		w.switchover(s, api.Switchover{Volume: volumeName, To: target})
+		if w.mix.armed > 0 && w.rng.IntN(3) == 0 { // somebody dies in the middle of it
+			w.down(w.byName(w.pickName(s.name, target)), w.mix.power > 0 && w.rng.IntN(2) == 0, 1+w.rng.Int64N(60))
+		}
 		return
 	}
 	w.order(s, false, change.Action+" "+target, func(ctx context.Context, a api.Service) error {
@@ -98,6 +101,8 @@ func (w *world) administer(s *server) {
 		return err
 	})
 }
+
+func (w *world) pickName(of ...string) string { return of[w.rng.IntN(len(of))] }
 
 func (w *world) switchover(at *server, r api.Switchover) {
 	text := "switchover to " + r.To

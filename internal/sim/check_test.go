@@ -2,9 +2,11 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"keelson/internal/lineage"
+	"keelson/internal/mirror"
 )
 
 // check is what holds whenever everybody waits: guarantees 1 to 7, as far as they can be seen from outside.
@@ -43,6 +45,10 @@ func (w *world) checkTerms(s *server) {
 		w.failLocked("G3", "%s: terms go down from promised %s, served %s to %s, %s", s.name, s.promised, s.served, h.Promised, h.Served)
 	}
 	s.promised, s.served = h.Promised, h.Served
+	floor := v.Own().Floor
+	if floor.Gen == s.flushed.Gen && floor.Number < s.flushed.Number && !w.force.possible() {
+		w.failLocked("G1", "%s answered a flush of number %d and reports the floor %d (rule 10)", s.name, s.flushed.Number, floor.Number)
+	}
 }
 
 // checkTenure follows who serves. A server that begins to serve has every safe write, unless somebody took over by force.
@@ -61,10 +67,11 @@ func (w *world) checkTenure(s *server) {
 	if t != nil && !t.over && t.term == h.Served {
 		return
 	}
+	left := t != nil && t.flying > 0 // requests of before go on
 	if t != nil {
 		t.over = true
 	}
-	t = &tenure{p: s.proc, v: s.volume(), term: h.Served, base: map[int64]int{}, last: map[int64]int{}, busy: map[int64]bool{}}
+	t = &tenure{spoiled: left, p: s.proc, v: s.volume(), term: h.Served, base: map[int64]int{}, last: map[int64]int{}, busy: map[int64]bool{}}
 	s.proc.tenure = t
 	w.tally("tenures")
 	w.log(s.name, "is seen to serve in term %s", h.Served)
@@ -151,10 +158,18 @@ func (w *world) checkPrefixes() {
 			continue
 		}
 		t := s.proc.tenure
+		if slices.ContainsFunc(t.writes, func(wr *write) bool { return wr.r.Number > 0 && wr.r.Err != nil }) {
+			t.spoiled = true // it failed, and waits for others before it says so
+			continue
+		}
 		for name, l := range t.v.Status(time.Now()).Links {
 			x := w.byName(name)
 			if !l.Up || !l.InStep || x.volume() == nil || x.proc.busy.Load() > 0 || x.hasFailed() {
 				continue
+			}
+			view := x.view()
+			if view == nil || len(view.Mirrors) != 1 || view.Mirrors[0].State != mirror.Mirroring || view.Source != s.name {
+				continue // the session is over there, and the source does not know yet
 			}
 			own := x.volume().Own()
 			if own.Consistent != "yes" || own.Position.Gen != t.v.Header().History.Last().ID {
@@ -201,6 +216,11 @@ func (w *world) checkKept(s *server) {
 	if v == nil || s.hasFailed() || s.proc.busy.Load() > 0 || v.Header().Consistent != "yes" || v.UndoStatus().State != "" {
 		return // in mid-resync it may be in the undo log: the end of it shows
 	}
+	seen := [2]int64{s.moves.Load(), int64(len(w.safe))}
+	if seen == s.seen {
+		return
+	}
+	s.seen = seen
 	for _, at := range spots {
 		now, durable := w.at(s, at)
 		if d := w.safeBelow(at, durable); d != 0 {

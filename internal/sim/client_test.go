@@ -79,9 +79,8 @@ func contentOf(p []byte, at int64) (int, error) {
 		}
 		return 0, nil
 	}
-	var want [sector]byte
-	fill(want[:], id, at)
-	if !slices.Equal(want[:], p) {
+	if tail := sector - 16; binary.LittleEndian.Uint64(p[8:]) != uint64(at) || int(binary.LittleEndian.Uint64(p[tail:])) != id ||
+		binary.LittleEndian.Uint64(p[tail+8:]) != uint64(at)^uint64(tail)<<40 { // a sector is written whole or not at all
 		return 0, fmt.Errorf("sector %d holds garbage (of write %d?)", at, id)
 	}
 	return id, nil
@@ -136,6 +135,7 @@ func (a *ask) Complete(r *block.Request) {
 			w.judgeSafe(a.t, a.wr)
 		}
 	case r.Op == block.Flush:
+		a.t.p.s.flushed = lineage.Position{Gen: a.t.v.Header().History.Last().ID, Number: r.Number}
 		for _, wr := range a.covers {
 			w.judgeSafe(a.t, wr)
 		}
@@ -175,6 +175,7 @@ func (w *world) flush(t *tenure) {
 			a.covers = append(a.covers, wr)
 		}
 	}
+	w.story("%s client: flush of %d writes", t.p.s.name, len(a.covers))
 	w.submit(t, &block.Request{Op: block.Flush, By: a})
 }
 
@@ -182,8 +183,11 @@ func (w *world) flush(t *tenure) {
 func (w *world) place(t *tenure) (first, n int64, ok bool) {
 	first = spots[w.rng.IntN(len(spots))]
 	n = 1 + w.rng.Int64N(4)
-	if w.rng.IntN(12) == 0 { // far beyond the spots
+	switch w.rng.IntN(16) {
+	case 0: // far beyond the spots
 		n = 1 + w.rng.Int64N(300)
+	case 1: // anywhere
+		first = w.rng.Int64N(volumeBytes / sector)
 	}
 	n = min(n, volumeBytes/sector-first)
 	for s := first; s < first+n; s++ {

@@ -115,6 +115,9 @@ func (f *file) do(op string, write bool, call func() error) error {
 	if err := f.p.s.fails(op, f.data, write); err != nil {
 		return &vfs.Error{Op: op, Path: f.path, Err: err}
 	}
+	if f.data && write {
+		f.p.s.moves.Add(1)
+	}
 	return call()
 }
 

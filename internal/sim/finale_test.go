@@ -68,6 +68,9 @@ func (w *world) revive(s *server) {
 		}
 		s.replaceDisk()
 	}
+	if s.up() != nil && s.volume() == nil && !s.fresh { // it could not be opened at the start, as with a full disk
+		s.proc.die(false, "its volume is not open")
+	}
 	if s.up() == nil {
 		w.mayReturn(s)
 	}
@@ -99,6 +102,7 @@ func (s *server) replaceDisk() {
 	_ = s.mem.MkdirAll("/disk")
 	_ = s.mem.MkdirAll("/state/volumes")
 	s.held, s.promised, s.served, s.fresh = map[int64][]int{}, lineage.Term{}, lineage.Term{}, true
+	s.flushed = lineage.Position{}
 	s.w.tally("disks replaced")
 	s.w.log(s.name, "has a new disk")
 }

@@ -274,7 +274,7 @@ func wait(changed chan struct{}, until time.Time) {
 func (e *end) Read(p []byte) (int, error) {
 	for {
 		e.n.mu.Lock()
-		n, err, until := e.take(p)
+		n, until, err := e.take(p)
 		changed := e.changed
 		e.n.mu.Unlock()
 		if n > 0 || err != nil || len(p) == 0 {
@@ -285,15 +285,15 @@ func (e *end) Read(p []byte) (int, error) {
 }
 
 // take reads what has arrived, or says until when nothing will have unless something changes. The mutex is held.
-func (e *end) take(p []byte) (n int, err error, until time.Time) {
+func (e *end) take(p []byte) (n int, until time.Time, err error) {
 	now := time.Now()
 	switch {
 	case e.closed:
-		return 0, net.ErrClosed, until
+		return 0, until, net.ErrClosed
 	case e.broken != nil:
-		return 0, e.broken, until
+		return 0, until, e.broken
 	case !e.readBy.IsZero() && !now.Before(e.readBy):
-		return 0, os.ErrDeadlineExceeded, until
+		return 0, until, os.ErrDeadlineExceeded
 	}
 	until = e.readBy
 	for len(e.in) > 0 && n < len(p) && !e.in[0].held {
@@ -323,7 +323,7 @@ func (e *end) take(p []byte) (n int, err error, until time.Time) {
 	if n > 0 {
 		e.peer.change() // there is room
 	}
-	return n, err, until
+	return n, until, err
 }
 
 func (e *end) Close() error {

@@ -26,9 +26,10 @@ type server struct {
 	dark   bool     // its power is gone: nobody says that connections to it are over. Guarded by the network's mutex
 	backAt time.Time
 
-	slow atomic.Int64 // ns that some calls to the copy take
-	lazy atomic.Int64 // how often others come first at each call
-	full atomic.Bool
+	slow  atomic.Int64 // ns that some calls to the copy take
+	lazy  atomic.Int64 // how often others come first at each call
+	full  atomic.Bool
+	moves atomic.Int64 // changes of the copy so far, and syncs
 
 	mu      sync.Mutex
 	eio     string    // the copy's calls of this kind fail from now on; "": none
@@ -39,8 +40,10 @@ type server struct {
 
 	// What checkers remember of it.
 	promised, served lineage.Term
-	held             map[int64][]int // by sector: safe writes that were durable on this disk
-	fresh            bool            // its disk is new: it has to be added again
+	flushed          lineage.Position // of the newest flush that it answered
+	held             map[int64][]int  // by sector: safe writes that were durable on this disk
+	seen             [2]int64
+	fresh            bool // its disk is new: it has to be added again
 }
 
 // process is one life of a server's agent.
@@ -93,6 +96,7 @@ func (p *process) die(power bool, why string) {
 		kind = "power lost"
 		p.s.mem.CrashPower()
 		p.s.mu.Lock()
+		p.s.moves.Add(1)
 		p.s.lost, p.s.digests.all = time.Now(), true
 		p.s.mu.Unlock()
 	} else {
@@ -136,7 +140,7 @@ func (s *server) start() {
 	}
 	out := node.Outside{FS: disk{p}, Network: w.net.of(p)}
 	if w.mutant != nil {
-		w.mutant.apply(&out)
+		out.Omit = w.mutant.name
 	}
 	w.log(s.name, "starts")
 	w.tally("starts")
@@ -225,8 +229,8 @@ func (s *server) view() *mirror.View {
 
 // open reports whether applications are let in.
 func (s *server) open() bool {
-	v := s.view()
-	return v != nil && v.Open && s.volume().Failed() == nil
+	view, v := s.view(), s.volume()
+	return view != nil && v != nil && view.Open && v.Failed() == nil
 }
 
 // fails says whether a call to the disk fails.

@@ -13,12 +13,14 @@ import (
 
 var (
 	seedFlag    = flag.Int64("seed", -1, "run only this history")
-	seedsFlag   = flag.Int("seeds", 12, "how many histories")
+	seedsFlag   = flag.Int("seeds", 6, "how many histories")
 	firstFlag   = flag.Uint64("first", 1, "the first of them")
-	freshFlag   = flag.Int("fresh", 3, "how many histories of seeds that nobody has run before")
+	freshFlag   = flag.Int("fresh", 1, "how many histories of seeds that nobody has run before")
+	fromFlag    = flag.Uint64("from", 0, "the first of those; 0: from the clock")
 	secondsFlag = flag.Int("seconds", 0, "run fresh histories for so long")
 	storyFlag   = flag.Bool("story", false, "print the story of every history")
-	mutantFlag  = flag.String("mutant", "", "leave this protection out")
+	mutantFlag  = flag.String("mutant", "", "leave this protection out; TestMutants: only these, with commas between")
+	timesFlag   = flag.Int("times", 1, "TestMutants: how often each has to be noticed before the next")
 )
 
 // tailMax is how much of a story is printed unless -story is set.
@@ -67,13 +69,17 @@ func TestSimulation(t *testing.T) {
 		total["bytes sent"] += int(w.net.sent)
 		if w.broken != "" {
 			broken++
+			fmt.Printf("seed %d: %.400s\n", seed, w.broken)
 			w.report(t)
 		}
 	}
 	for i := range *seedsFlag {
 		one(*firstFlag + uint64(i))
 	}
-	fresh := uint64(began.UnixNano()) >> 10 & (1<<40 - 1)
+	fresh := *fromFlag
+	if fresh == 0 {
+		fresh = uint64(began.Unix())
+	}
 	fmt.Printf("fresh seeds from %d on\n", fresh)
 	for i := 0; i < *freshFlag || time.Since(began) < time.Duration(*secondsFlag)*time.Second; i++ {
 		one(fresh + uint64(i))

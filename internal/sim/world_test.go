@@ -16,6 +16,7 @@ import (
 
 	"keelson/internal/api"
 	"keelson/internal/lineage"
+	"keelson/internal/mirror"
 	"keelson/internal/peer"
 	"keelson/internal/vfs"
 )
@@ -81,6 +82,12 @@ func newWorld(t *testing.T, seed uint64, m *mutant) *world {
 	w.mix = mix{
 		crash: w.pick(0, 0, 60, 200), power: w.pick(0, 0, 60, 200), armed: w.pick(0, 0, 150, 400), stop: w.pick(0, 30, 60), cut: w.pick(0, 0, 150, 300), refuse: w.pick(0, 0, 50),
 		disk: w.pick(0, 0, 0, 60), admin: w.pick(0, 200, 500), force: w.pick(0, 0, 100, 200), reckless: w.pick(0, 0, 60), pause: w.pick(5, 20, 60),
+	}
+	if m != nil { // rough, so that it shows soon
+		w.mix = mix{crash: 60, power: 150, armed: 400, stop: 30, cut: 200, refuse: 20, disk: w.pick(60, 300), admin: 300, force: w.pick(0, 150), reckless: w.pick(0, 40), pause: w.pick(4, 15, 40)}
+		if m.tune != nil {
+			m.tune(&w.mix)
+		}
 	}
 	return w
 }
@@ -256,10 +263,18 @@ func (w *world) run() string {
 // rest lets time pass, until everybody waits.
 func (w *world) rest() {
 	d := time.Duration(w.rng.IntN(w.mix.pause*1000)) * time.Microsecond
-	if w.rng.IntN(20) == 0 {
+	if w.resyncing() && w.rng.IntN(8) > 0 { // the windows in which most can go wrong
+		d = time.Duration(w.rng.IntN(4000)) * time.Microsecond
+	} else if w.rng.IntN(20) == 0 {
 		d = time.Duration(w.rng.IntN(2500)) * time.Millisecond
 	}
 	w.pause(d)
+}
+
+// resyncing reports whether a resync runs.
+func (w *world) resyncing() bool {
+	src := w.source()
+	return src != nil && slices.ContainsFunc(src.view().Mirrors, func(m mirror.MirrorView) bool { return m.State == mirror.Resync })
 }
 
 func (w *world) pause(d time.Duration) {
@@ -282,6 +297,22 @@ func (w *world) create() {
 	w.story("created: %d servers, %s, encryption %v, mix %+v, %d steps", len(w.servers), w.mode, w.encrypted, w.mix, w.steps)
 	if w.rng.IntN(4) > 0 {
 		w.pause(time.Second)
+	}
+	if rate := int64(w.pick(0, 1<<20, 4<<20)); rate > 0 {
+		for _, p := range r.Targets {
+			change := api.MirrorChange{Volume: volumeName, Target: p.Node, Action: "set", ResyncRate: &rate}
+			if _, err := w.servers[0].up().Service().ChangeMirror(ctx, change); err != nil {
+				w.fail("create", "%v", err)
+			}
+		}
+	}
+	w.net.mu.Lock()
+	w.net.slow = time.Duration(w.pick(0, 0, 3, 12)) * time.Millisecond
+	w.net.mu.Unlock()
+	if w.rng.IntN(3) == 0 {
+		for _, s := range w.servers {
+			s.slow.Store(int64(w.pick(0, 1, 4)) * int64(time.Millisecond))
+		}
 	}
 }
 
@@ -310,6 +341,14 @@ func (w *world) act() {
 		}
 	}
 	m, dice := w.mix, w.rng.IntN(10000)
+	if w.resyncing() && w.rng.IntN(3) > 0 {
+		w.client()
+		w.client()
+		if w.rng.IntN(25) == 0 {
+			w.drama()
+		}
+		return
+	}
 	for _, c := range []struct {
 		often int
 		do    func(*server)
@@ -335,6 +374,25 @@ func (w *world) act() {
 	}
 	for range 1 + w.rng.IntN(4) {
 		w.client()
+	}
+}
+
+// drama: in the middle of a resync its target dies at one of its next I/Os, or its source dies and the target is to take over.
+func (w *world) drama() {
+	src := w.source()
+	i := slices.IndexFunc(src.view().Mirrors, func(m mirror.MirrorView) bool { return m.State == mirror.Resync })
+	target := w.byName(src.view().Mirrors[i].Target)
+	power := w.mix.power > 0 && w.rng.IntN(2) == 0
+	if w.mix.armed > 0 {
+		w.down(target, power, 1+w.rng.Int64N(40))
+	}
+	if w.mix.force > 0 && w.rng.IntN(2) == 0 {
+		w.down(src, power, 0)
+		w.pause(time.Duration(w.rng.IntN(3000)) * time.Millisecond)
+		if target.up() == nil {
+			w.mayReturn(target)
+		}
+		w.switchover(target, api.Switchover{Volume: volumeName, To: target.name, Force: true, NoCatchUp: w.rng.IntN(3) == 0})
 	}
 }
 

@@ -17,12 +17,15 @@ import (
 func (v *Volume) condition() (written, durable uint64, lost []string) {
 	written, durable = math.MaxUint64, math.MaxUint64
 	for _, name := range v.required {
+		if v.omits(omitRequired) {
+			break
+		}
 		if l := v.find(name); l == nil || !l.inStep {
 			lost = append(lost, name)
 		}
 	}
 	for _, l := range v.links {
-		if l.inStep && (l.sync || l == v.there.via) {
+		if l.inStep && (l.sync || l == v.there.via) && !v.omits(omitAcks) {
 			written = min(written, l.written)
 			durable = min(durable, l.durable)
 		}

@@ -88,7 +88,7 @@ func (v *Volume) checkpoint(coolAll bool, update func(*intentlog.Header)) error 
 		Drain: func() {
 			v.mu.Lock()
 			defer v.mu.Unlock()
-			for v.flight[before] > 0 {
+			for v.flight[before] > 0 && !v.omits(omitDrain) {
 				v.freed.Wait()
 			}
 		},

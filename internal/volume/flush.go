@@ -89,7 +89,7 @@ func (v *Volume) flushOnce() {
 	tryFlush(links)
 	var err error
 	if here && (floored < floor || fresh) {
-		if err = v.datasync(); err != nil {
+		if err = v.syncData(); err != nil {
 			v.fail(err)
 		} else if gen != (lineage.GenID{}) {
 			if err = v.log.SetFloor(lineage.Position{Gen: gen, Number: floor}); err != nil {
@@ -112,4 +112,12 @@ func (v *Volume) flushOnce() {
 			}
 		}
 	})
+}
+
+// syncData makes what is on this disk durable.
+func (v *Volume) syncData() error {
+	if v.omits(omitSync) {
+		return nil
+	}
+	return v.datasync()
 }

@@ -319,6 +319,9 @@ func (l *link) flush(number uint64) {
 // send puts the parts of a write that are in step into the stream (rule 4). mu is held.
 func (l *link) send(r *block.Request, first, last int64) {
 	if l.comparing { // rule 13: whatever the digests say
+		if l.v.omits(omitMeanwhile) {
+			return
+		}
 		for region := first; region <= last; region++ {
 			l.set.Add(region)
 		}
@@ -326,6 +329,12 @@ func (l *link) send(r *block.Request, first, last int64) {
 	}
 	if l.set.Len() == 0 {
 		l.sendPart(r, r.Off, r.Off+r.Len)
+		return
+	}
+	if l.v.omits(omitByRegion) {
+		if !l.set.Has(first) {
+			l.sendPart(r, r.Off, r.Off+r.Len)
+		}
 		return
 	}
 	for region := first; region <= last; {

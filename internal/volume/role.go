@@ -50,6 +50,9 @@ func (v *Volume) BeginGeneration() error {
 	if !serving {
 		return block.ErrShutdown
 	}
+	if v.goOnCounting() {
+		return nil
+	}
 	return v.begin(nil)
 }
 

@@ -204,6 +204,9 @@ func (v *Volume) inLineage(i *undo.Image, source lineageAt) bool {
 	if i.Unknown {
 		return source.followed || v.omits(omitSalvageUnknown)
 	}
+	if v.omits(omitLineage) {
+		return i.Number <= source.at.Number
+	}
 	return lineage.InLineage(i.Gen, i.Number, source.history, source.at)
 }
 
@@ -308,7 +311,13 @@ func (s *session) reason() string {
 func (s *session) beginResync() error {
 	v := s.v
 	h := v.log.Header()
+	if v.omits(omitFreeze) {
+		return s.adoptAtOnce()
+	}
 	agreed, kept := s.agreed, s.kept
+	if v.omits(omitCutBack) {
+		agreed, kept = v.Own().Position, h.History
+	}
 	var note anchorNote
 	switch {
 	case h.Consistent == consistentYes && (len(h.History) == 0 || v.omits(omitUndo)): // it never followed anybody: nobody was told anything

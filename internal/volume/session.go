@@ -301,7 +301,7 @@ func (s *session) end(text []byte) error {
 	}
 	var record lineage.Record
 	var settings lineage.Settings
-	err := v.checkpoint(true, func(h *intentlog.Header) {
+	err := v.commitEnd(func(h *intentlog.Header) {
 		h.History, h.Position, h.Consistent, h.Anchor = e.History, e.Position, consistentYes, nil
 		delete(h.Extra, extraForeign)
 		if h.Record.Epoch.Compare(e.Record.Epoch) < 0 {

@@ -252,6 +252,9 @@ func (v *Volume) setAnchor(reason string) (*undo.Anchor, error) {
 	if err := v.checkpoint(true, nil); err != nil {
 		return nil, err
 	}
+	if a := log.Anchor(); a != nil && v.omits(omitVoid) {
+		return a, nil
+	}
 	h := v.log.Header()
 	v.mu.Lock()
 	at := v.at()
@@ -275,6 +278,9 @@ func (v *Volume) beginUndo(log *undo.Log, a undo.Anchor) error {
 
 // dropUndo gives the log's space back.
 func (v *Volume) dropUndo(log *undo.Log) error {
+	if v.omits(omitVoid) {
+		return nil
+	}
 	err := log.Drop()
 	v.undo.mu.Lock()
 	defer v.undo.mu.Unlock()

@@ -92,7 +92,9 @@ type Options struct {
 	Owner func(intentlog.Header) error
 	Log   *slog.Logger
 	Crash func(point string) // test hook: may kill the process; nil for none
-	omit  omission           // tests only
+	omit  omission           // tests only, as is
+
+	omitLog string
 }
 
 // Volume is one replica, open. Its life: Open -> (Serve as target, any number of sessions | BecomeSource, OpenDevice,
@@ -279,7 +281,9 @@ func Create(o Options, n New) (intentlog.Header, error) {
 // Open opens the replica whose log is in o.Dir: exclusively, verified; what is not known after the last stop is unknown.
 // The volume serves nobody until it is told to.
 func Open(o Options) (*Volume, error) {
-	log, err := intentlog.Open(o.FS, o.Dir, intentlog.Options{HotExtentsMax: o.Limits.HotExtentsMax})
+	lo := intentlog.Options{HotExtentsMax: o.Limits.HotExtentsMax}
+	lo.Omit(o.omitLog)
+	log, err := intentlog.Open(o.FS, o.Dir, lo)
 	if err != nil {
 		return nil, err
 	}

@@ -251,7 +251,7 @@ func (v *Volume) apply(op block.Op, flags block.Flags, off, n int64, buf *block.
 	var err error
 	if op == block.Write {
 		_, err = v.disk.WriteAt(buf.Bytes, off)
-	} else {
+	} else if !v.omits(omitZero) {
 		err = v.disk.Zero(off, n, op == block.Trim || flags&block.NoHole == 0)
 	}
 	return err
@@ -275,7 +275,9 @@ func (v *Volume) localFailed(rs []*block.Request, cause error) {
 	v.mu.Lock()
 	for _, r := range rs {
 		if r.Err != nil {
-			v.log.SetVersions(r.Off>>v.region, (r.Off+r.Len-1)>>v.region, lineage.Unknown)
+			if !v.omits(omitUnknown) {
+				v.log.SetVersions(r.Off>>v.region, (r.Off+r.Len-1)>>v.region, lineage.Unknown)
+			}
 			r.Err = fmt.Errorf("%w: %w", block.ErrNoSpace, r.Err)
 		}
 	}

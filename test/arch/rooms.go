@@ -81,7 +81,7 @@ var entrances = map[string][]string{
 	"test/web":     {api, web},
 	"test/e2e":     {api, nbd},
 	"test/soak":    {api, nbd},
-	"internal/sim": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, api, config, node},
+	"internal/sim": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, node},
 }
 
 // pure are the rooms whose every decision follows from their arguments.
