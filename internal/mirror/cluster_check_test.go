@@ -248,7 +248,11 @@ func (c *cluster) finale() {
 			s.boot()
 		}
 	}
-	for round := range 60 {
+	rounds := 60
+	if c.disks != nil { // two disks may have to be replaced, one step in eight rounds
+		rounds = 120
+	}
+	for round := range rounds {
 		c.rounds()
 		if c.broken != "" || round > 3 && c.settled() == "" {
 			break
