@@ -103,7 +103,7 @@ func (s *service) ChangeDevice(ctx context.Context, r api.DeviceChange) (*api.De
 		var result *api.DeviceResult
 		if node == n.cfg.Node {
 			result, err = a.changeDevice(ctx, one)
-		} else if p := n.peers[node]; p == nil {
+		} else if p := n.peer(node); p == nil {
 			err = errNoAddress(node)
 		} else {
 			result, err = p.api().ChangeDevice(ctx, one)
@@ -259,7 +259,7 @@ func (s *service) statusOf(ctx context.Context, node string) (*api.Status, error
 	if node == s.n.cfg.Node {
 		return s.n.status(), nil
 	}
-	p := s.n.peers[node]
+	p := s.n.peer(node)
 	if p == nil {
 		return nil, errNoAddress(node)
 	}

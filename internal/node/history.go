@@ -139,7 +139,7 @@ func (s *service) allEvents(ctx context.Context, q api.EventsQuery, fn func(api.
 	events, _ := s.n.events.After(q)
 	var mu sync.Mutex
 	var asked sync.WaitGroup
-	for _, p := range s.n.peers {
+	for _, p := range s.n.neighbours() {
 		if !p.isUp() {
 			continue
 		}

@@ -11,7 +11,7 @@ import (
 
 // knowRisk fills in what the machine does not know: how far an async target was behind when its source last said so.
 func (a *vol) knowRisk(r *switchover.Risk, source string, noCatchUp bool) {
-	p := a.n.peers[source]
+	p := a.n.peer(source)
 	if r == nil {
 		return
 	}
