@@ -143,7 +143,7 @@ func (v *Volume) CloseDevice(why string) {
 	v.o.Log.Info("device closed", "volume", v.name, "why", why)
 	var out queue
 	v.mu.Lock()
-	v.serving, v.held = false, false
+	v.ended, v.serving, v.held = v.closed(), false, false
 	v.freed.Broadcast()
 	v.mu.Unlock()
 	v.genMu.Lock() // nor does a generation begin after this

@@ -44,8 +44,12 @@ func (v *Volume) noLongerHere() {
 // stands reports that nothing may be answered: the disk failed, and there is nothing to serve from. mu is held.
 func (v *Volume) stands() bool { return v.failed != nil && v.there.via == nil }
 
-// closed is why nothing is done here: the disk failed and nothing took its place, or the volume is served elsewhere. mu is held.
+// closed is why nothing is done here: the disk failed and nothing took its place, or the volume is served elsewhere. What
+// CloseDevice found stays so: a source that hands over ends with its session to the target that it served from. mu is held.
 func (v *Volume) closed() error {
+	if !v.serving && v.ended != nil {
+		return v.ended
+	}
 	if v.stands() {
 		return v.failed
 	}

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -126,8 +127,11 @@ func TestSourceDiskFails(t *testing.T) {
 			}
 			held := later(func() error { return do(a.v, block.Write, 0, 0, 4096, random(3, 4096)) })
 			a.v.CloseDevice("handed over")
-			if err := <-held; err == nil {
-				t.Error("a held write was answered")
+			if err := <-held; !errors.Is(err, block.ErrShutdown) { // the client is to look for the new source
+				t.Errorf("a held write ended with %v", err)
+			}
+			if _, err := get(a.v, 0, 4096); !errors.Is(err, block.ErrShutdown) {
+				t.Errorf("a read after the hand-over ended with %v", err)
 			}
 
 			// After a restart nothing of the copy is used, whatever the disk says then.

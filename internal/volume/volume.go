@@ -124,6 +124,7 @@ type Volume struct {
 	flight   [2]int // local writes in flight by parity of the checkpoint epoch in which they began
 
 	serving  bool
+	ended    error // while it does not serve: what requests have got since CloseDevice; nil before
 	held     bool
 	failed   error                   // the first error of the disk; see elsewhere.go for a source's
 	there    elsewhere               // whom a source with a failed disk serves from
