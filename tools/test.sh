@@ -22,24 +22,38 @@ lint() { go tool -modfile=tools/lint.mod golangci-lint run --timeout 8m ./...; }
 
 unit() {
 	go list ./... | grep -v '/test/e2e$\|/test/web$' >"$work/packages" || return 1
-	go test -json -race -p 2 -timeout 240s $(cat "$work/packages") | report
+	go test -json -race -p 2 -timeout 600s $(cat "$work/packages") | report
 }
 
 properties() {
 	local found
 	found=$(grep -rl --include='*_test.go' '"pgregory.net/rapid"' . | xargs -rn1 dirname | sort -u)
 	[ -n "$found" ] || return 0
-	go test -json -p 2 -timeout 240s $found -args -rapid.checks="${RAPID_CHECKS:-2000}" -rapid.nofailfile | report
+	go test -json -p 2 -timeout 600s $found -args -rapid.checks="${RAPID_CHECKS:-2000}" -rapid.nofailfile | report
 }
 
 simulation() {
 	local from
 	from=$(date +%s)
 	echo "fresh seeds from $from on: go test ./internal/sim -run TestSimulation -args -seed=$from"
-	go test -json -timeout 240s ./internal/sim -args -seeds="${SIM_SEEDS:-12}" -fresh="${SIM_FRESH:-4}" -from="$from" | report
+	go test -json -timeout 600s ./internal/sim -args -seeds="${SIM_SEEDS:-12}" -fresh="${SIM_FRESH:-4}" -from="$from" | report
 }
 
-e2e() { go test -json -timeout 600s ./test/e2e -args ${E2E_FLAGS:-} | report; }
+# The end-to-end tests mostly wait for what agents do, so they run as two halves at a time.
+e2e() {
+	local tests half status=0 pids=()
+	go test -c -o "$work/e2e.test" ./test/e2e && tests=$("$work/e2e.test" -test.list '^Test') || return 1
+	for half in 0 1; do
+		(cd test/e2e && go tool test2json -p keelson/test/e2e "$work/e2e.test" -test.v=test2json -test.timeout 900s \
+			-test.run "^($(printf '%s\n' $tests | awk -v half=$half 'NR % 2 == half' | paste -sd'|'))\$" ${E2E_FLAGS:-} | report >"$work/e2e.$half") &
+		pids+=($!)
+	done
+	for half in 0 1; do
+		wait "${pids[half]}" || status=1
+		cat "$work/e2e.$half"
+	done
+	return $status
+}
 
 page() { go test -json -timeout 300s ./test/web | report; }
 

@@ -197,6 +197,9 @@ func (m *Machine) takeOver() {
 	m.st.Role, m.st.Promised, m.st.Served, m.st.Heir, m.st.Discard, m.st.Record = lineage.RoleSource, f.term, f.term, nil, false, record
 	m.st.Settings = m.newestSettings(f.reports)
 	bump(&m.st.Settings, f.term) // newer than what any other line has
+	if own := m.st.Settings.Find(m.cfg.Self); own != nil {
+		own.Paused, own.Broken = false, false // as a target; it is none, and would find its mirror paused when it is one again
+	}
 	m.token = token{}
 	m.emit(BecomeSource{Standing: m.st.Clone()})
 	m.serve()
