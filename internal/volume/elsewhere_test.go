@@ -266,6 +266,44 @@ func TestDiskHangs(t *testing.T) {
 	}
 }
 
+// TestAStalledTargetIsDroppedBesideAHungDisk: what hangs in the given-up disk comes first of all that waits, for ever; a target
+// that does not acknowledge what came later is dropped as ever.
+func TestAStalledTargetIsDroppedBesideAHungDisk(t *testing.T) {
+	a, b := newServer(t, "a", 4<<20), newServer(t, "b", 4<<20)
+	a.stays = true
+	a.close()
+	a.lim.SyncTimeout = 300 * time.Millisecond
+	a.open()
+	a.serve(1, "b")
+	p := connect(a, b, lineage.Member{})
+	put(t, a.v, 0, random(1, 4096))
+	entered, release := make(chan struct{}), make(chan struct{})
+	var once atomic.Bool
+	a.fs.Inject(func(op, path string, _ int64, _ int) error {
+		if op == "write" && strings.HasSuffix(path, "data.img") && !once.Swap(true) {
+			close(entered)
+			<-release
+		}
+		return nil
+	})
+	hung := later(func() error { return do(a.v, block.Write, 0, 1<<20, 4096, random(2, 4096)) })
+	<-entered
+	waitFor(t, "b has it", func() bool { return bytes.Equal(region(b, 16)[:4096], random(2, 4096)) })
+	a.v.AbandonDisk("test")
+	a.v.ServeFrom("b")
+	put(t, a.v, 2<<20, random(3, 4096))
+	p.stall(true)
+	wrote := later(func() error { return do(a.v, block.Write, 0, 2<<20, 4096, random(4, 4096)) })
+	a.wait("LinkDown", is[mirror.LinkDown])
+	a.v.CloseDevice("nobody is left")
+	close(release)
+	for _, end := range []<-chan error{hung, wrote} {
+		if err := <-end; err == nil {
+			t.Error("answered without a copy")
+		}
+	}
+}
+
 // TestAStoppedProcessIsNoHang: a disk hangs if something stays the same while the keeper looks again and again, however
 // long that is by the clock: a stopped process, or a paused machine, does not fail its disk for good.
 func TestAStoppedProcessIsNoHang(t *testing.T) {

@@ -421,7 +421,11 @@ func (v *Volume) waitsFor(l *link) bool {
 	if l == v.there.via && len(v.there.asked) > 0 {
 		return true
 	}
-	return v.waiting.head != nil && v.waiting.head.Number > l.written || v.flushes.head != nil && v.flushes.head.Number > l.durable && v.flushes.head.Number <= l.flushed
+	write, flush := v.waiting.head, v.flushes.head
+	if v.failed != nil { // what hangs in the disk may be the first for ever, and the target has it
+		write, flush = v.waiting.tail, v.flushes.tail
+	}
+	return write != nil && write.Number > l.written || flush != nil && flush.Number > l.durable && flush.Number <= l.flushed
 }
 
 // SendRecord puts the in-sync record into the target's stream; RecordAcked follows.
