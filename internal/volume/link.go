@@ -42,6 +42,7 @@ type link struct {
 	comparing bool
 	ended     bool
 	inStep    bool
+	cut       bool // a write failed here that may have reached the target: nothing more goes into this session
 	caught    bool
 	written   uint64 // acknowledged
 	durable   uint64
@@ -294,7 +295,7 @@ func (l *link) acked(written, durable uint64) {
 func (l *link) targetAdopted(number uint64) {
 	v := l.v
 	v.change1(func() {
-		l.inStep = true
+		l.inStep = !l.cut
 		l.ackAt = time.Now()
 		l.written, l.durable = max(l.written, number), max(l.durable, number)
 		l.need = v.answered
@@ -310,7 +311,7 @@ func (l *link) targetAdopted(number uint64) {
 
 // flush sends a flush of the number unless that is on its way. mu is held.
 func (l *link) flush(number uint64) {
-	if l.ended && l.flushed < number {
+	if l.ended && !l.cut && l.flushed < number {
 		l.flushed = number
 		l.stream.Queue(wire.Header{Type: wire.TypeFlush, Number: number}, nil, nil)
 	}
@@ -318,6 +319,9 @@ func (l *link) flush(number uint64) {
 
 // send puts the parts of a write that are in step into the stream (rule 4). mu is held.
 func (l *link) send(r *block.Request, first, last int64) {
+	if l.cut {
+		return
+	}
 	if l.comparing { // rule 13: whatever the digests say
 		if l.v.omits(omitMeanwhile) {
 			return

@@ -105,6 +105,9 @@ func (v *Volume) begin(s *lineage.Standing) error {
 	v.log.AdoptUnknown(lineage.MakeVersion(index, began+1))
 	v.number, v.gen, v.index = began+1, gen, index
 	for _, l := range v.links {
+		if l.cut {
+			continue
+		}
 		l.stream.Queue(wire.Header{Type: wire.TypeNewGen, Gen: index, Number: began + 1}, nil, frame)
 	}
 	v.mu.Unlock()

@@ -150,16 +150,22 @@ func begin(s, t *server, m lineage.Member, full bool) *pipe {
 // beginVia puts something between the pipe and the target.
 func beginVia(s, t *server, m lineage.Member, full bool, via func(*pipe) Stream) *pipe {
 	s.t.Helper()
+	return beginBetween(s, t, m, full, func(p *pipe) Stream { return p }, via)
+}
+
+// beginBetween puts something at both ends of the pipe.
+func beginBetween(s, t *server, m lineage.Member, full bool, mine, via func(*pipe) Stream) *pipe {
+	s.t.Helper()
 	m.Node = t.name
 	x, y := newPipe()
-	theirs, mine := t.v.Own(), s.v.Own()
-	agreed := lineage.CutBack(theirs.History, theirs.Position, mine.History, mine.Position)
-	if err := t.v.Attach(via(y), SessionOptions{From: s.name, History: mine.History, Position: mine.Position, Tenure: s.v.Tenure(), Agreed: agreed, Kept: theirs.History[:theirs.History.Find(agreed.Gen)+1]}); err != nil {
+	theirs, own := t.v.Own(), s.v.Own()
+	agreed := lineage.CutBack(theirs.History, theirs.Position, own.History, own.Position)
+	if err := t.v.Attach(via(y), SessionOptions{From: s.name, History: own.History, Position: own.Position, Tenure: s.v.Tenure(), Agreed: agreed, Kept: theirs.History[:theirs.History.Find(agreed.Gen)+1]}); err != nil {
 		s.t.Fatal(err)
 	}
 	sessions++
 	reply := wire.HelloReply{History: theirs.History, Pages: t.v.Pages()}
-	if err := s.v.StartLink(x, LinkOptions{Target: t.name, Session: sessions, Member: m, Full: full, Reply: reply, Now: time.Now()}); err != nil {
+	if err := s.v.StartLink(mine(x), LinkOptions{Target: t.name, Session: sessions, Member: m, Full: full, Reply: reply, Now: time.Now()}); err != nil {
 		s.t.Fatal(err)
 	}
 	return x

@@ -282,6 +282,9 @@ func (v *Volume) localFailed(rs []*block.Request, cause error) {
 		}
 	}
 	v.position, v.index = v.at(), 0 // the next write begins a generation, which adopts them
+	for _, l := range v.links {     // at once: a later write to one of these regions would give it one version on both sides
+		l.cut, l.inStep = true, false
+	}
 	v.mu.Unlock()
 	v.HangupAll(fmt.Errorf("a write failed at the source, its regions have to be compared again: %w", cause))
 }
