@@ -267,7 +267,7 @@ func (a *Attachment) attach(ctx context.Context, usable block.Device) error {
 	if err != nil {
 		return err
 	}
-	if err := checkLink(a.o.Link); err != nil {
+	if err := a.checkLink(a.o.Link); err != nil {
 		return err
 	}
 	dev, err := a.make(ctx, kind, usable)

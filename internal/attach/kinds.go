@@ -138,7 +138,7 @@ func HowToLetGo(holders []blockdev.Holder) string {
 }
 
 // checkLink refuses a stable name that somebody else has.
-func checkLink(path string) error {
+func (a *Attachment) checkLink(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -149,7 +149,7 @@ func checkLink(path string) error {
 	if info.Mode()&os.ModeSymlink == 0 {
 		return fmt.Errorf("%s exists and is no link; remove it, or give this agent another directory ([device] directory)", path)
 	}
-	if target, err := os.Readlink(path); err == nil && !isFree(target) {
+	if target, err := os.Readlink(path); err == nil && !isFree(target) && !nbdkernel.Owns(a.o.NBD.Backend, target) {
 		return fmt.Errorf("%s leads to %s, which is in use: does another agent use the same directory? give each its own ([device] directory)", path, target)
 	}
 	return nil

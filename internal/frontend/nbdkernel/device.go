@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -117,6 +118,11 @@ func Left(backend string) (indexes []int) {
 		}
 	}
 	return indexes
+}
+
+// Owns reports whether the device at that path is a connected one with that backend.
+func Owns(backend, device string) bool {
+	return slices.ContainsFunc(Left(backend), func(index int) bool { return path(index) == device })
 }
 
 // connected reports whether the device has a server, or waits for one.

@@ -123,6 +123,9 @@ func (c *client) do(command uint8, r request) (index int, err error) {
 	}
 	index = r.index
 	for _, a := range answers {
+		if a.Header.Command != cmdConnect {
+			continue // the acknowledgement, which has no attributes
+		}
 		d, err := netlink.NewAttributeDecoder(a.Data)
 		if err != nil {
 			return -1, err
