@@ -13,7 +13,7 @@ import (
 // RollBack brings a copy in mid-resync back to its anchor: content, versions, history, position and in-sync record (rule
 // 27). No session may be attached, and no device open. Where nothing is to be done it does nothing.
 //
-// Order: what is overwritten is in a salvage, then the note that a rollback has begun, then content and versions, a
+// Order: what is overwritten is durable where it is, and then in a salvage; then the note that a rollback has begun, then content and versions, a
 // checkpoint that says so, and the undo log is dropped. Before the note a failure has changed nothing; after it the rollback is
 // repeated, here, at the next session or at the next Open, until it is done. The caller reads its standing again from Header.
 func (v *Volume) RollBack() error {
@@ -38,12 +38,17 @@ func (v *Volume) RollBack() error {
 		if err := log.Verify(); err != nil {
 			return err
 		}
+		// A try that is repeated replaces the salvage: a power cut between them must not leave less to keep than there was.
+		if err := v.datasync(); err != nil {
+			v.fail(err)
+			return err
+		}
 		if err := v.salvageRollback(log, a); err != nil {
 			return err
 		}
 		v.crash("rollback-salvaged")
 		if err := log.BeginRollback(); err != nil {
-			return err
+			return v.undoError(err)
 		}
 	}
 	v.crash("rollback-begun")

@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"errors"
 	"fmt"
 
 	"keelson/internal/block"
@@ -267,16 +266,13 @@ func (s *session) saveInto() error {
 			return err
 		}
 	}
-	err = log.Save(k.images)
+	if err := log.Save(k.images); err != nil {
+		return v.undoError(err)
+	}
 	v.undo.mu.Lock()
 	defer v.undo.mu.Unlock()
-	switch {
-	case err == nil:
-		v.undo.tally.add(k.images)
-	case errors.Is(err, undo.ErrFailed):
-		v.undo.stale = true
-	}
-	return err
+	v.undo.tally.add(k.images)
+	return nil
 }
 
 // giveUp gives the anchor up, since the undo log has no room: what has to be kept of it goes to the salvage first.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -167,7 +168,7 @@ func (v *Volume) undoLog() (*undo.Log, error) {
 		log, err = undo.Open(v.o.FS, v.undoDir(), o)
 	}
 	if err != nil {
-		return nil, err
+		return nil, v.undoError(err)
 	}
 	v.undo.tally = tally{complete: log.Anchor() == nil}
 	v.undo.stale = false
@@ -270,8 +271,18 @@ func (v *Volume) beginUndo(log *undo.Log, a undo.Anchor) error {
 	defer v.undo.mu.Unlock()
 	if err == nil {
 		v.undo.tally = tally{complete: true}
-	} else {
-		v.undo.stale = errors.Is(err, undo.ErrFailed)
+	}
+	return v.undoError(err)
+}
+
+// undoError: the first error of the undo log's disk fails the copy, as one of its own disk does (guarantee 9): images of
+// which nobody knows whether they are durable can neither be gone back to (rule 26) nor be given up, as they may be all that
+// is left of what a salvage has to keep. No room is an error of its own.
+func (v *Volume) undoError(err error) error {
+	var io *vfs.Error
+	onDisk := errors.As(err, &io) && slices.Contains([]string{"read", "write", "sync", "syncdir", "truncate"}, io.Op) && !noRoom(err)
+	if onDisk || errors.Is(err, undo.ErrFailed) {
+		v.fail(err)
 	}
 	return err
 }

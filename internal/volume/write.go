@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"keelson/internal/block"
+	"keelson/internal/intentlog"
 	"keelson/internal/lineage"
 	"keelson/internal/vfs"
 	"keelson/internal/wire"
@@ -188,9 +189,10 @@ func (v *Volume) reserve(n uint64) error {
 	return nil
 }
 
-// logError is what an application is told when the intent log did not take a note.
+// logError is what an application is told when the intent log did not take a note. A log that failed stays so, even if it
+// was a sync that found no room.
 func (v *Volume) logError(err error) error {
-	if errors.Is(err, vfs.ErrNoSpace) {
+	if errors.Is(err, vfs.ErrNoSpace) && !errors.Is(err, intentlog.ErrFailed) {
 		return fmt.Errorf("%w: %w", block.ErrNoSpace, err)
 	}
 	v.fail(fmt.Errorf("intent log: %w", err))
