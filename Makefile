@@ -23,7 +23,7 @@ test:
 	bash tools/test.sh
 
 unit:
-	$(GO) test -race $$($(GO) list ./... | grep -v '/test/e2e\|/test/web')
+	$(GO) test -race $$($(GO) list ./... | grep -v '/test/e2e\|/test/web\|/internal/sim')
 
 e2e:
 	bash tools/deps.sh

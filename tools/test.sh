@@ -20,8 +20,9 @@ formatted() {
 
 lint() { go tool -modfile=tools/lint.mod golangci-lint run --timeout 8m ./...; }
 
+# The simulator has a stage of its own: its checkers look at requests that are still under way.
 unit() {
-	go list ./... | grep -v '/test/e2e$\|/test/web$' >"$work/packages" || return 1
+	go list ./... | grep -v '/test/e2e$\|/test/web$\|/internal/sim$' >"$work/packages" || return 1
 	go test -json -race -p 2 -timeout 600s $(cat "$work/packages") | report
 }
 
