@@ -21,8 +21,8 @@ var kindsInOrder = []struct {
 	name      string
 	supported func() error
 }{
-	{NBD, nbdkernel.Supported},
 	{Loop, loop.Supported},
+	{NBD, nbdkernel.Supported}, // the last one while its restart is not shown to hold (docs/admin/device.md)
 }
 
 // choose picks the kind: the one wished for, or the best that this machine has.

@@ -4,7 +4,10 @@
 set -euo pipefail
 base=/run/k
 say() { read -r up _ </proc/uptime; echo "[$up] $*"; }
-fail() { say "FAILED: $*"; for n in a b c; do echo "--- $n"; tail -25 $base/$n.log; done; dmesg | tail -25; exit 1; }
+fail() { # with what the agents were at
+	say "FAILED: $*"; for n in a b c; do kill -QUIT "$(cat $base/$n/agent.pid)" || :; done 2>/dev/null; sleep 2
+	for n in a b c; do echo "--- $n"; tail -400 $base/$n.log; done; dmesg | tail -25; exit 1
+}
 trap 'fail "line $LINENO: $BASH_COMMAND"' ERR
 waitfor() { # SECONDS COMMAND: until it succeeds
 	local end=$((SECONDS + 4 * $1)); shift # emulation is slow
@@ -61,6 +64,7 @@ say "40 files written and trimmed around"
 waitfor 60 "grep -q f45 $base/sums"
 die a; say "agent a killed"; sleep 1
 start a
+waitfor 90 "! kill -0 $writer"
 wait $writer || fail "a write failed over the agent's restart"
 [ "$(readlink $dev)" = $real ] || fail "the device is another one: $(readlink $dev)"
 grep -q "$real /mnt/d ext4 rw" /proc/mounts || fail "the file system is not writable any more"
