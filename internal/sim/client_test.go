@@ -135,9 +135,13 @@ func (a *ask) Complete(r *block.Request) {
 			w.judgeSafe(a.t, a.wr)
 		}
 	case r.Op == block.Flush:
-		a.t.p.s.flushed = lineage.Position{Gen: a.t.v.Header().History.Last().ID, Number: r.Number}
+		flushed := lineage.Position{Gen: a.t.v.Header().History.Last().ID}
 		for _, wr := range a.covers {
+			flushed.Number = max(flushed.Number, wr.r.Number)
 			w.judgeSafe(a.t, wr)
+		}
+		if len(a.covers) > 0 { // else the number may be none of a write
+			a.t.p.s.flushed = flushed
 		}
 	default:
 		w.judgeRead(a, r.Buf.Bytes)

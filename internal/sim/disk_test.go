@@ -32,7 +32,7 @@ func (d disk) name(op, path string, do func() error) error {
 
 func (d disk) Open(path string, flags vfs.Flag) (f vfs.File, err error) {
 	err = d.name("open", path, func() error {
-		f, err = d.p.s.mem.Open(path, flags)
+		f, err = d.p.mem.Open(path, flags)
 		return err
 	})
 	if err != nil {
@@ -42,28 +42,28 @@ func (d disk) Open(path string, flags vfs.Flag) (f vfs.File, err error) {
 }
 
 func (d disk) Remove(path string) error {
-	return d.name("remove", path, func() error { return d.p.s.mem.Remove(path) })
+	return d.name("remove", path, func() error { return d.p.mem.Remove(path) })
 }
 
 func (d disk) Rename(from, to string) error {
-	return d.name("rename", from, func() error { return d.p.s.mem.Rename(from, to) })
+	return d.name("rename", from, func() error { return d.p.mem.Rename(from, to) })
 }
 
 func (d disk) SyncDir(dir string) error {
-	return d.name("syncdir", dir, func() error { return d.p.s.mem.SyncDir(dir) })
+	return d.name("syncdir", dir, func() error { return d.p.mem.SyncDir(dir) })
 }
 
 func (d disk) MkdirAll(dir string) error {
-	return d.name("mkdir", dir, func() error { return d.p.s.mem.MkdirAll(dir) })
+	return d.name("mkdir", dir, func() error { return d.p.mem.MkdirAll(dir) })
 }
 
 func (d disk) RemoveAll(dir string) error {
-	return d.name("remove", dir, func() error { return d.p.s.mem.RemoveAll(dir) })
+	return d.name("remove", dir, func() error { return d.p.mem.RemoveAll(dir) })
 }
 
 func (d disk) Stat(path string) (id vfs.Identity, err error) {
 	err = d.name("stat", path, func() error {
-		id, err = d.p.s.mem.Stat(path)
+		id, err = d.p.mem.Stat(path)
 		return err
 	})
 	return id, err
@@ -71,7 +71,7 @@ func (d disk) Stat(path string) (id vfs.Identity, err error) {
 
 func (d disk) List(dir string) (names []string, err error) {
 	err = d.name("list", dir, func() error {
-		names, err = d.p.s.mem.List(dir)
+		names, err = d.p.mem.List(dir)
 		return err
 	})
 	return names, err
@@ -130,7 +130,7 @@ func (f *file) WriteAt(p []byte, off int64) (n int, err error) {
 	f.touched(off, int64(len(p)))
 	err = f.do("write", true, func() error { n, err = f.File.WriteAt(p, off); return err })
 	if errors.Is(err, errLast) {
-		f.p.s.tear(f.path, p, off)
+		f.p.tear(f.path, p, off)
 	}
 	return n, err
 }

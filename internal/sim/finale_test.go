@@ -68,7 +68,7 @@ func (w *world) revive(s *server) {
 		}
 		s.replaceDisk()
 	}
-	if s.up() != nil && s.volume() == nil && !s.fresh { // it could not be opened at the start, as with a full disk
+	if s.up() != nil && s.volume() == nil && !s.fresh.Load() { // it could not be opened at the start, as with a full disk
 		s.proc.die(false, "its volume is not open")
 	}
 	if s.up() == nil {
@@ -98,11 +98,14 @@ func (s *server) replaceDisk() {
 	s.failed, s.eio = false, ""
 	s.digests = newDigests()
 	s.mu.Unlock()
+	s.w.mu.Lock()
 	s.mem = vfs.NewMem(s.w.chance("disk", s.name))
 	_ = s.mem.MkdirAll("/disk")
 	_ = s.mem.MkdirAll("/state/volumes")
-	s.held, s.promised, s.served, s.fresh = map[int64][]int{}, lineage.Term{}, lineage.Term{}, true
+	s.held, s.promised, s.served = map[int64][]int{}, lineage.Term{}, lineage.Term{}
+	s.fresh.Store(true)
 	s.flushed = lineage.Position{}
+	s.w.mu.Unlock()
 	s.w.tally("disks replaced")
 	s.w.log(s.name, "has a new disk")
 }
@@ -115,7 +118,7 @@ func (w *world) repair(round int) {
 		return
 	}
 	for _, s := range w.servers {
-		if s.fresh && s != src {
+		if s.fresh.Load() && s != src {
 			w.readmit(src, s)
 		}
 	}
@@ -152,7 +155,7 @@ func (w *world) readmit(src, s *server) {
 			return err
 		}
 		if _, err = a.ChangeMirror(ctx, api.MirrorChange{Volume: volumeName, Target: s.name, Action: "add", Path: s.path}); err == nil {
-			s.fresh = false
+			s.fresh.Store(false)
 		}
 		return err
 	})
@@ -164,7 +167,7 @@ func (w *world) findSource(round int) {
 		return
 	}
 	s := w.servers[(round/2)%len(w.servers)]
-	if s.up() == nil || s.fresh {
+	if s.up() == nil || s.fresh.Load() {
 		return
 	}
 	if round%2 == 0 {

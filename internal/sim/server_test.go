@@ -43,12 +43,13 @@ type server struct {
 	flushed          lineage.Position // of the newest flush that it answered
 	held             map[int64][]int  // by sector: safe writes that were durable on this disk
 	seen             [2]int64
-	fresh            bool // its disk is new: it has to be added again
+	fresh            atomic.Bool // its disk is new: it has to be added again
 }
 
 // process is one life of a server's agent.
 type process struct {
 	s      *server
+	mem    *vfs.Mem
 	serial int
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -70,8 +71,7 @@ func (p *process) isDead() bool { return p.dead.Load() }
 // point is a place at which a life may end.
 func (p *process) point(what string) error {
 	n := p.points.Add(1)
-	if n == p.dieAt.Load() {
-		p.die(p.power.Load(), fmt.Sprintf("at I/O %d: %s", n, what))
+	if n == p.dieAt.Load() && p.die(p.power.Load(), fmt.Sprintf("at I/O %d: %s", n, what)) {
 		return errLast
 	}
 	if p.isDead() {
@@ -84,29 +84,30 @@ func (p *process) point(what string) error {
 var errLast = fmt.Errorf("the last call: %w", vfs.ErrCrashed)
 
 // die ends the life at once: nothing it does has any effect afterwards, and nothing is answered. What is left of it is cleared away.
-// It takes no lock that a checker holds: it comes from deep within the agent.
-func (p *process) die(power bool, why string) {
+// It takes no lock that a checker holds: it comes from deep within the agent. False: it was over already.
+func (p *process) die(power bool, why string) bool {
 	p.mu.Lock()
 	if p.dead.Swap(true) {
 		p.mu.Unlock()
-		return
+		return false
 	}
 	kind := "killed"
 	if power {
 		kind = "power lost"
-		p.s.mem.CrashPower()
+		p.mem.CrashPower()
 		p.s.mu.Lock()
 		p.s.moves.Add(1)
 		p.s.lost, p.s.digests.all = time.Now(), true
 		p.s.mu.Unlock()
 	} else {
-		p.s.mem.CrashProcess()
+		p.mem.CrashProcess()
 	}
 	p.mu.Unlock()
 	p.s.w.net.kill(p, power)
 	p.s.w.tally(kind)
 	p.s.w.log(p.s.name, "%s %s", kind, why)
 	go p.clear()
+	return true
 }
 
 // clear ends the goroutines of a life that is over, or that is stopped, once.
@@ -130,9 +131,11 @@ func (p *process) clear() {
 func (s *server) start() {
 	w := s.w
 	w.serial++
-	p := &process{s: s, serial: w.serial, closed: make(chan struct{})}
+	p := &process{s: s, mem: s.mem, serial: w.serial, closed: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
+	w.mu.Lock()
 	s.proc = p
+	w.mu.Unlock()
 	w.lives = append(w.lives, p)
 	w.net.answerDead(s.name)
 	if !w.calm && w.chance("die at start", s.name, p.serial)%12 == 0 {
@@ -177,7 +180,7 @@ func (s *server) stop() {
 	p.mu.Lock()
 	gone := p.dead.Swap(true)
 	if !gone {
-		s.mem.CrashProcess()
+		p.mem.CrashProcess()
 	}
 	p.mu.Unlock()
 	if !gone {
@@ -262,17 +265,18 @@ func (s *server) hasFailed() bool {
 }
 
 // tear does a write in part.
-func (s *server) tear(path string, p []byte, off int64) {
-	f, err := s.mem.Open(path, 0)
+func (p *process) tear(path string, b []byte, off int64) {
+	s := p.s
+	f, err := p.mem.Open(path, 0)
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	s.touched(off, int64(len(p)))
-	for at := 0; at < len(p); {
-		n := min(vfs.SectorBytes-int(off+int64(at))%vfs.SectorBytes, len(p)-at)
-		if s.w.chance("tear", s.name, off, at, len(p))%2 == 0 {
-			_, _ = f.WriteAt(p[at:at+n], off+int64(at))
+	s.touched(off, int64(len(b)))
+	for at := 0; at < len(b); {
+		n := min(vfs.SectorBytes-int(off+int64(at))%vfs.SectorBytes, len(b)-at)
+		if s.w.chance("tear", s.name, off, at, len(b))%2 == 0 {
+			_, _ = f.WriteAt(b[at:at+n], off+int64(at))
 		}
 		at += n
 	}
