@@ -7,12 +7,12 @@ out=${1:?usage: deb.sh DIR [ARCH...]}
 shift
 [ $# -gt 0 ] || set -- amd64 arm64
 mkdir -p "$out"
-export VERSION=${VERSION:-$(git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//' || true)}
+VERSION=${VERSION:-$(git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//' || true)}
 [ -n "$VERSION" ] || VERSION="0.0~$(git log -1 --format=%cd.%h --date=format:%Y%m%d)"
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 MTIME=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
 STAGE=$(mktemp -d)
-export SOURCE_DATE_EPOCH MTIME STAGE
+export SOURCE_DATE_EPOCH
 trap 'rm -rf "$STAGE"' EXIT
 build() { CGO_ENABLED=0 GOOS=linux GOARCH=$1 go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$VERSION" -o "$2" ./cmd/keelson; }
 
@@ -26,8 +26,8 @@ mkdir "$STAGE/completion"
 find "$STAGE" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 umask 022
 for ARCH in "$@"; do
-	export ARCH
 	build "$ARCH" "$STAGE/keelson"
 	touch -d "@$SOURCE_DATE_EPOCH" "$STAGE/keelson"
-	go tool -modfile=tools/pkg.mod nfpm package --config packaging/nfpm.yaml --packager deb --target "$out/keelson_${VERSION}_$ARCH.deb"
+	sed -e "s|\${ARCH}|$ARCH|; s|\${VERSION}|$VERSION|; s|\${STAGE}|$STAGE|; s|\${MTIME}|$MTIME|" packaging/nfpm.yaml >"$STAGE/nfpm.yaml"
+	go tool -modfile=tools/pkg.mod nfpm package --config "$STAGE/nfpm.yaml" --packager deb --target "$out/keelson_${VERSION}_$ARCH.deb"
 done

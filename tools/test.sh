@@ -43,7 +43,7 @@ simulation() {
 # The end-to-end tests mostly wait for what agents do, so they run as two halves at a time.
 e2e() {
 	local tests half status=0 pids=()
-	go test -c -o "$work/e2e.test" ./test/e2e && tests=$("$work/e2e.test" -test.list '^Test') || return 1
+	go test -c -o "$work/e2e.test" ./test/e2e && tests=$(cd test/e2e && "$work/e2e.test" -test.list '^Test') || return 1
 	for half in 0 1; do
 		(cd test/e2e && go tool test2json -p keelson/test/e2e "$work/e2e.test" -test.v=test2json -test.timeout 900s \
 			-test.run "^($(printf '%s\n' $tests | awk -v half=$half 'NR % 2 == half' | paste -sd'|'))\$" ${E2E_FLAGS:-} | report >"$work/e2e.$half") &
