@@ -86,7 +86,7 @@ func percentOf(done, total int64) int {
 	return int(math.Min(99, math.Floor(100*float64(done)/float64(total))))
 }
 
-func formatNumber(n uint64) string { return humanize.Comma(int64(n)) } //nolint:gosec // a volume's numbers have 48 bits
+func formatNumber(n uint64) string { return humanize.Comma(int64(n)) } // a volume's numbers have 48 bits
 
 // pathOf is a branch of the fork: along the common line at mid, then to its own at y.
 func pathOf(mid, y int) string {
