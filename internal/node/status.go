@@ -143,7 +143,7 @@ func (a *vol) fromSource(s *api.VolumeStatus) {
 	own := s.Mirrors
 	s.Mirrors = slices.Clone(theirs.Mirrors)
 	if up {
-		s.Clients = theirs.Clients
+		s.Clients, s.ServedFrom, s.Copies = theirs.Clients, theirs.ServedFrom, theirs.Copies
 		s.Switchover = slices.Clone(theirs.Switchover)
 		s.Plan = theirs.Plan
 		return

@@ -30,6 +30,7 @@ const (
 	flight     = "internal/flight"
 	systemd    = "internal/systemd"
 	notify     = "internal/notify"
+	preflight  = "internal/preflight"
 )
 
 // entrances says for each room which other rooms it may enter (import). A room's own subfolders belong to it. A room
@@ -68,8 +69,10 @@ var entrances = map[string][]string{
 	flight:  {},
 	systemd: {},
 	notify:  {api},
+	// May this server be rebooted, would a volume work: decided by what was seen.
+	preflight: {api, lineage},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, "internal/frontend/nbdkernel", attach, blockdev, api, config, awake, cluster, password, journal, gauges, flight, systemd, notify, web},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, "internal/frontend/nbdkernel", attach, blockdev, api, config, awake, cluster, password, journal, gauges, flight, systemd, notify, preflight, web},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, loop, "internal/frontend/nbdkernel", attach, blockdev, api, config, node,
@@ -85,7 +88,7 @@ var entrances = map[string][]string{
 }
 
 // pure are the rooms whose every decision follows from their arguments.
-var pure = []string{lineage, resync, mirror, switchover, wire}
+var pure = []string{lineage, resync, mirror, switchover, wire, preflight}
 
 // impurePackages may not be imported by a pure room; a name stands for everything below it too.
 var impurePackages = []string{"os", "net", "sync", "log", "math/rand", "crypto/rand", "syscall", "io/fs", "io/ioutil", "golang.org/x/sys", "runtime", "unsafe"}
