@@ -88,13 +88,15 @@ func (d *Document) encode() ([]byte, error) {
 	return seal(documentMagic, documentVersion, body), nil
 }
 
-// text is the one form that a document has as JSON: with its entries sorted, equal documents are equal bytes.
+// text is the one form that a document has as JSON: with its entries sorted, equal documents are equal bytes. A list that
+// is not there and one without entries are the same.
 func (d *Document) text() []byte {
+	whole := Document{Members: append([]Member{}, d.Members...), Users: append([]User{}, d.Users...)}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", " ")
-	if err := e.Encode(d); err != nil {
+	if err := e.Encode(whole); err != nil {
 		panic(fmt.Sprintf("cluster: %v", err)) // see text
 	}
 	return b.Bytes()

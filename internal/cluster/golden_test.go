@@ -110,6 +110,7 @@ func FuzzDocument(f *testing.F) {
 	_, body, _ := bytes.Cut(whole, []byte("\n"))
 	f.Add(body)
 	f.Add([]byte(`{"members":[],"users":[]}`))
+	f.Add([]byte(`{"members":null}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		_, _ = decode(body) // as a whole, head line included
 		d := new(Document)
