@@ -133,6 +133,7 @@ func (s *service) withoutSource(ctx context.Context, r api.Switchover, step func
 	if a == nil {
 		return nil, unknownVolume(r.Volume)
 	}
+	a.lookForSource(ctx)
 	result, err := a.shownPlan(ctx, r)
 	if err != nil || r.Plan {
 		return result, err
@@ -155,6 +156,19 @@ func (s *service) withoutSource(ctx context.Context, r api.Switchover, step func
 		return result, s.waitMirrors(ctx, r)
 	}
 	return result, nil
+}
+
+// lookForSource asks the source now, if this server has not noticed yet what somebody else has: that it cannot be reached.
+// The machine learns of it before it judges. Takes at most gossipTimeout.
+func (a *vol) lookForSource(ctx context.Context) {
+	if p := a.n.peer(a.view.Load().Source); p != nil {
+		p.mu.Lock()
+		up := p.up
+		p.mu.Unlock()
+		if up {
+			p.exchange(ctx)
+		}
+	}
 }
 
 // catchUpPoll is how often the catch-up of a forced take-over looks whether its second step is possible.

@@ -1,7 +1,10 @@
 package e2e
 
 import (
-	"fmt"
+	"errors"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,14 +18,24 @@ func TestForcedTakeOverAndReturn(t *testing.T) {
 	c := demo(t, "128MiB")
 	written := c.writeAt("a", 0, 16*mib, 1)
 	c.refused(lineage.RuleAlreadySource, "b", "switchover", "data", "--to", "a", "--force", "--yes")
+	// b stands still while a dies, so that it is asked before it has noticed: who is asked looks.
+	c.signal("b", syscall.SIGSTOP)
 	c.kill("a")
-	c.wait("b knows that a is gone", 20*time.Second, func() error {
-		if r := c.execute("b", "switchover", "data", "--to", "b", "--yes"); r.code != 3 {
-			return fmt.Errorf("exit %d", r.code)
+	asked := make(chan result, 1)
+	go func() { asked <- c.execute("c", "switchover", "data", "--to", "b", "--yes") }()
+	c.wait("c knows that a is gone", 20*time.Second, func() error {
+		s, err := c.status("c")
+		if err == nil && s.Nodes[slices.IndexFunc(s.Nodes, func(n api.NodeStatus) bool { return n.Name == "a" })].Reachable {
+			err = errors.New("it does not")
 		}
-		return nil
+		return err
 	})
+	c.signal("b", syscall.SIGCONT)
+	if r := <-asked; r.code != exitRefused || !strings.Contains(r.stderr, lineage.RuleNeedsForce) {
+		t.Errorf("asked at once: exit %d, %s%s", r.code, r.stdout, r.stderr)
+	}
 	c.refused(lineage.RuleNeedsForce, "c", "switchover", "data", "--to", "b", "--yes")
+	c.refused(lineage.RuleNeedsForce, "b", "switchover", "data", "--to", "b", "--yes")
 	c.run("c", "switchover", "data", "--to", "b", "--force", "--yes")
 	c.waitMirroring("b", "c")
 	c.expect("b", 0, written)
