@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,6 +13,7 @@ import (
 	"keelson/internal/blockdev"
 	"keelson/internal/config"
 	"keelson/internal/frontend/loop"
+	"keelson/internal/frontend/nbdkernel"
 	"keelson/internal/node"
 )
 
@@ -51,6 +54,9 @@ func (a *app) abortDevice(c *cobra.Command, r api.DeviceChange) error {
 	ctx, cancel := context.WithTimeout(c.Context(), a.timeout)
 	defer cancel()
 	left, err := loop.Clean(ctx, node.LoopOptions(cfg, r.Volume, slog.New(slog.DiscardHandler)))
+	for _, index := range nbdkernel.Find(func(backend string) bool { return strings.HasSuffix(backend, node.NBDBackend(socket, r.Volume)) }) {
+		err = errors.Join(err, nbdkernel.Drop(index))
+	}
 	if err != nil {
 		return api.Errorf(api.Failed, "volume "+r.Volume, "%v", err)
 	}

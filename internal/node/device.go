@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -32,13 +31,17 @@ func (a *vol) newAttachment() *attach.Attachment {
 		Log: a.n.log, Files: a.n.out.FS, Kernel: a.n.out.FS == vfs.OS, Volume: a.name, File: filepath.Join(a.dir, wishFile), Link: filepath.Join(cfg.Device.Directory, a.name),
 		Kind: cfg.Device.Attach, Loop: LoopOptions(cfg, a.name, a.n.log),
 		NBD: nbdkernel.Options{
-			Socket: cfg.NBD.Socket, Export: a.name, Backend: fmt.Sprintf("keelson:%s:%s:%s", a.n.id.Cluster, cfg.Node, a.name),
+			Serve: a.n.nbd.ServeConn, Export: a.name, Backend: "keelson:" + a.n.id.Cluster + ":" + cfg.Node + NBDBackend(cfg.API.Socket, a.name),
 			BlockBytes: cfg.Device.BlockSize, DeadAfter: time.Duration(cfg.Device.RestartWait),
 		},
 		Note:    func(level, message, next string) { a.note(level, "volume "+a.name, "", message, next) },
 		Changed: a.n.bump,
 	})
 }
+
+// NBDBackend is how the name ends that the kernel's NBD device of a volume has at the agent with that socket: whoever knows the
+// socket can end the device without the agent.
+func NBDBackend(socket, volume string) string { return ":" + volume + "@" + socket }
 
 // LoopOptions are those of a volume's loop device at this agent; the agent's own and those of whoever ends it from outside.
 func LoopOptions(cfg *config.Agent, volume string, log *slog.Logger) loop.Options {

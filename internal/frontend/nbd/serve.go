@@ -46,8 +46,12 @@ func (s *Server) isClosed() bool {
 	return s.closed
 }
 
-// admit starts a connection if there is room for it.
-func (s *Server) admit(nc net.Conn) {
+// ServeConn serves one connection that was made in another way. What it returns is closed when the connection is, and no
+// request that came by it is with the device any more; at once if it is refused.
+func (s *Server) ServeConn(nc net.Conn) <-chan struct{} { return s.admit(nc) }
+
+// admit starts a connection if there is room for it, and returns what is closed at its end.
+func (s *Server) admit(nc net.Conn) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	full := len(s.conns) >= s.opts.ConnectionsMax
@@ -57,11 +61,14 @@ func (s *Server) admit(nc net.Conn) {
 	s.full = full
 	if full || s.closed {
 		nc.Close()
-		return
+		ended := make(chan struct{})
+		close(ended)
+		return ended
 	}
 	c := newConn(s, nc)
 	s.conns[c] = struct{}{}
 	go c.run()
+	return c.done
 }
 
 // Close closes the listeners and ends all connections as RemoveExport does.

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The part of the NBD protocol that is needed before the kernel takes a connection over: the oldest way to pick an export, which
@@ -17,7 +19,6 @@ const (
 	fixedNewstyle   = 1
 	noZeroes        = 2
 	optExportName   = 1
-	canMultiConn    = 1 << 8
 	handshakeMax    = 10 * time.Second
 	greetingBytes   = 18
 	exportInfoBytes = 10
@@ -29,22 +30,68 @@ type export struct {
 	flags uint16
 }
 
-// connect makes a connection to the export on the socket, ready for the kernel.
-func connect(socket, name string) (*os.File, export, error) {
-	conn, err := net.DialTimeout("unix", socket, handshakeMax)
+// link is the server's end of the device's connection.
+type link struct {
+	conn   net.Conn
+	served <-chan struct{} // closed when the server is done with it
+}
+
+func (l link) close() { _ = l.conn.Close() }
+
+// connect makes a connection to the export: the server's end of it, and the other one, ready for the kernel, which ends the
+// connection when it is closed and the kernel has not taken it.
+func connect(o Options) (link, *os.File, export, error) {
+	kernel, server, err := pair()
 	if err != nil {
-		return nil, export{}, err
+		return link{}, nil, export{}, err
 	}
-	defer conn.Close() // the file has a descriptor of its own
+	defer kernel.Close() // the file has a descriptor of its own
+	l := link{server, o.Serve(server)}
+	e, f, err := prepare(kernel, o.Export)
+	if err != nil {
+		l.close()
+		return link{}, nil, export{}, fmt.Errorf("NBD handshake for %s: %w", o.Export, err)
+	}
+	return l, f, e, nil
+}
+
+func prepare(conn *net.UnixConn, name string) (export, *os.File, error) {
 	if err := conn.SetDeadline(time.Now().Add(handshakeMax)); err != nil {
-		return nil, export{}, err
+		return export{}, nil, err
 	}
 	e, err := handshake(conn, name)
 	if err != nil {
-		return nil, e, fmt.Errorf("NBD handshake for %s at %s: %w", name, socket, err)
+		return export{}, nil, err
 	}
-	f, err := conn.(*net.UnixConn).File()
-	return f, e, err
+	f, err := conn.File()
+	return e, f, err
+}
+
+// pair makes two connected sockets.
+func pair() (a, b *net.UnixConn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketpair: %w", err)
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "nbd")
+		c, failed := net.FileConn(f) // has a descriptor of its own
+		f.Close()
+		if failed != nil {
+			err = failed
+			continue
+		}
+		ends[i] = c.(*net.UnixConn)
+	}
+	if err != nil {
+		for _, c := range ends {
+			if c != nil {
+				c.Close()
+			}
+		}
+	}
+	return ends[0], ends[1], err
 }
 
 func handshake(conn io.ReadWriter, name string) (export, error) {

@@ -30,16 +30,18 @@ const (
 	sockFD   = 1
 )
 
-// request is what a command carries; what is zero is left out.
+// request is what a command carries; what is zero is left out, but for what has a flag of its own.
 type request struct {
 	index       int // -1: the kernel picks one
 	size        uint64
 	blockSize   uint64
-	timeout     uint64 // seconds
+	timeout     uint64 // seconds; 0 is none
+	hasTimeout  bool
 	serverFlags uint64
 	deadConn    uint64 // seconds
 	backend     string
-	sockets     []int
+	socket      int
+	hasSocket   bool
 }
 
 // encode writes the attributes.
@@ -51,22 +53,24 @@ func (r request) encode() ([]byte, error) {
 	for _, a := range []struct {
 		kind  uint16
 		value uint64
-	}{{attrSize, r.size}, {attrBlockSize, r.blockSize}, {attrTimeout, r.timeout}, {attrServerFlags, r.serverFlags}, {attrDeadConn, r.deadConn}} {
-		if a.value != 0 {
+		set   bool
+	}{
+		{attrSize, r.size, r.size != 0}, {attrBlockSize, r.blockSize, r.blockSize != 0}, {attrTimeout, r.timeout, r.hasTimeout},
+		{attrServerFlags, r.serverFlags, r.serverFlags != 0}, {attrDeadConn, r.deadConn, r.deadConn != 0},
+	} {
+		if a.set {
 			e.Uint64(a.kind, a.value)
 		}
 	}
 	if r.backend != "" {
 		e.String(attrBackend, r.backend)
 	}
-	if len(r.sockets) > 0 {
+	if r.hasSocket {
 		e.Nested(attrSockets, func(list *netlink.AttributeEncoder) error {
-			for _, fd := range r.sockets {
-				list.Nested(sockItem, func(item *netlink.AttributeEncoder) error {
-					item.Uint32(sockFD, uint32(fd))
-					return nil
-				})
-			}
+			list.Nested(sockItem, func(item *netlink.AttributeEncoder) error {
+				item.Uint32(sockFD, uint32(r.socket))
+				return nil
+			})
 			return nil
 		})
 	}
