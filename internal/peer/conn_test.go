@@ -404,6 +404,44 @@ func TestBuffered(t *testing.T) {
 	})
 }
 
+// TestHeartbeatIsNotBuffered: a target that acknowledges when nothing is at hand does not wait for what is behind a heartbeat.
+func TestHeartbeatIsNotBuffered(t *testing.T) {
+	both(t, func(t *testing.T, encryption string) {
+		for _, beat := range []wire.Type{wire.TypePing, wire.TypePong} {
+			a, b := pair(t, encryption, Options{})
+			body := block.NewBuffer(4096)
+			defer body.Release()
+			read := func() {
+				_, got, err := b.Read()
+				if err != nil {
+					t.Fatal(err)
+				}
+				got.Release()
+			}
+			came := false
+			for range 1000 {
+				a.Queue(wire.Header{Type: wire.TypeCopy}, body, nil)
+				a.Queue(wire.Header{Type: beat}, nil, nil)
+				a.TryFlush() // both in one system call
+				read()
+				came = b.in.w > b.in.r // the heartbeat came with it
+				if b.Buffered() {
+					t.Fatalf("%v: Read would wait", beat)
+				}
+				a.Queue(wire.Header{Type: wire.TypeCopy}, body, nil)
+				a.TryFlush()
+				read() // the heartbeat is in nobody's way
+				if came {
+					break
+				}
+			}
+			if !came {
+				t.Errorf("%v: it never came with the frame before it", beat)
+			}
+		}
+	})
+}
+
 // TestRate: a limit holds, and ends when it is lifted.
 func TestRate(t *testing.T) {
 	both(t, func(t *testing.T, encryption string) {

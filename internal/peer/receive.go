@@ -132,16 +132,23 @@ func (c *Conn) receiveError(err error) error {
 	return fmt.Errorf("stream to %s: receive: %w", c.peer, err)
 }
 
-// Buffered reports whether the whole next frame is in memory: Read returns it without a system call. Only for the reading
-// goroutine; a target that has more to apply can acknowledge later.
+// Buffered reports whether the whole next frame is in memory, and one that Read returns: Read will not wait. Only for the
+// reading goroutine; a target that has more to apply can acknowledge later. A heartbeat is no such frame: Read answers it and
+// waits for another, which may never come before the acknowledgement.
 func (c *Conn) Buffered() bool { return c.in.whole() }
 
 func (r *reader) whole() bool {
 	for r.late == nil {
 		if r.w-r.r >= wire.HeaderBytes {
 			h, err := wire.Decode(r.buf[r.r:r.w])
-			if err != nil || r.w-r.r >= wire.HeaderBytes+int(h.Body) {
-				return true // an error is found without a system call too
+			if err != nil {
+				return true // found without a system call too
+			}
+			if h.Type == wire.TypePing || h.Type == wire.TypePong {
+				return false
+			}
+			if r.w-r.r >= wire.HeaderBytes+int(h.Body) {
+				return true
 			}
 			if wire.HeaderBytes+int(h.Body) > len(r.buf) {
 				return false
