@@ -1,9 +1,11 @@
 package main
 
 import (
+	"os"
+
 	"github.com/spf13/cobra"
 
-	"keelson/internal/frontend/loop"
+	"keelson/internal/attach"
 	"keelson/internal/node"
 )
 
@@ -12,11 +14,9 @@ func deviceHelper(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: node.DeviceHelper, Hidden: true, Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			out, err := loop.HelperMain(args)
-			if err != nil {
+			if err := attach.HelperMain(args, os.Stdin, a.out); err != nil {
 				return runError{err}
 			}
-			a.print("%s\n", out)
 			return nil
 		},
 	}

@@ -82,6 +82,9 @@ func (o *overview) volume(self string, v *api.VolumeStatus) {
 	if v.Attach != nil && (v.Attach.State == "failed" || v.Attach.Reason != "") {
 		o.printf("  device      %s%s\n", v.Attach.State, after(": ", v.Attach.Reason))
 	}
+	if v.Attach != nil && v.Attach.Mount != nil {
+		o.printf("  mount       %s\n", mountLine(v.Attach.Mount))
+	}
 	if s := v.Salvage; s != nil && s.Count > 0 {
 		low := ""
 		if s.RoomLow {

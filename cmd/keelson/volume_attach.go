@@ -54,8 +54,16 @@ func (a *app) changeDevice(c *cobra.Command, r api.DeviceChange) error {
 	case r.Action == "attach":
 		a.print("%s\n", result.Path)
 		a.note("%s (%s) on server %s", result.Address, result.Kind, result.Node)
+		if m := result.Mount; m != nil {
+			a.note("%s", mountLine(m))
+		}
 	default:
 		a.print("volume %s detached\n", r.Volume)
 	}
 	return nil
+}
+
+// mountLine is what became of a mount, in a line.
+func mountLine(m *api.MountStatus) string {
+	return m.Point + " " + m.State + after(": ", m.Reason) + after("; ", m.Next)
 }

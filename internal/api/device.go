@@ -22,20 +22,30 @@ var (
 
 // DeviceResult is what became of it.
 type DeviceResult struct {
-	Volume  string   `json:"volume"`
-	Node    string   `json:"node"`    // the source, where the device is or was; "" if none of the servers is
-	Kind    string   `json:"kind"`    // of the device; "" if there is none
-	Address string   `json:"address"` // the device itself, such as /dev/loop0
-	Path    string   `json:"path"`    // its stable name, such as /dev/keelson/data
-	Nodes   []string `json:"nodes"`   // servers that remember the wish
-	Missed  []string `json:"missed"`  // servers that could not be told
+	Volume  string       `json:"volume"`
+	Node    string       `json:"node"`            // the source, where the device is or was; "" if none of the servers is
+	Kind    string       `json:"kind"`            // of the device; "" if there is none
+	Address string       `json:"address"`         // the device itself, such as /dev/loop0
+	Path    string       `json:"path"`            // its stable name, such as /dev/keelson/data
+	Nodes   []string     `json:"nodes"`           // servers that remember the wish
+	Missed  []string     `json:"missed"`          // servers that could not be told
+	Mount   *MountStatus `json:"mount,omitempty"` // where its file system is mounted, if the server's configuration says so
 }
 
 // AttachStatus is what this server wishes and has of a block device of the kernel.
 type AttachStatus struct {
-	Wish   string `json:"wish"`  // auto | loop | nbd
-	State  string `json:"state"` // waiting | attached | failed | detached
-	Reason string `json:"reason"`
+	Wish   string       `json:"wish"`  // auto | loop | nbd
+	State  string       `json:"state"` // waiting | attached | failed | detached
+	Reason string       `json:"reason"`
+	Mount  *MountStatus `json:"mount,omitempty"` // none if the server's configuration names no folder
+}
+
+// MountStatus is what became of the mount that the server's configuration asks for.
+type MountStatus struct {
+	Point  string `json:"point"`  // the folder
+	State  string `json:"state"`  // waiting (for the device) | mounting | mounted | unmounted | failed
+	Reason string `json:"reason"` // failed: why
+	Next   string `json:"next"`   // failed, unmounted: what to do
 }
 
 // Check finds what is wrong in the request without knowing anything else.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,7 @@ type Options struct {
 	Kind    string // what Auto means here: Auto itself, Loop or NBD
 	Loop    loop.Options
 	NBD     nbdkernel.Options
+	Mount   Mount
 	Note    func(level, message, next string) // an event for the administrator; must not block
 	Changed func()                            // what Status says has changed; must not block
 }
@@ -57,6 +59,7 @@ type Status struct {
 	Kind   string // of the device
 	Device string // such as /dev/loop0
 	Link   string // the stable name
+	Mount  MountStatus
 }
 
 // States of an attachment.
@@ -79,16 +82,19 @@ type Attachment struct {
 	mu     sync.Mutex
 	usable block.Device // nil: the volume cannot be used here
 	tenure uint64       // counts Serve and Withdraw
+	claim  *claim       // nil: the device is not claimed
 
 	// The goroutine's own.
-	wish   Wish
-	dev    device // nil: there is none
-	kind   string
-	of     uint64           // the tenure of dev
-	failed error            // why there is none although it is wished
-	left   []loop.Left      // earlier devices that are still held
-	until  time.Time        // so long a device of an earlier agent waits for the volume
-	look   <-chan time.Time // when left is looked at again
+	wish        Wish
+	dev         device // nil: there is none
+	kind        string
+	of          uint64 // the tenure of dev
+	failed      error  // why there is none although it is wished
+	mounting    bool
+	mountFailed error            // why its file system is not mounted
+	left        []loop.Left      // earlier devices that are still held
+	until       time.Time        // so long a device of an earlier agent waits for the volume
+	look        <-chan time.Time // when left is looked at again
 }
 
 // job asks the goroutine for something.
@@ -143,7 +149,14 @@ func (a *Attachment) use(dev block.Device) {
 }
 
 // Status is what there is now.
-func (a *Attachment) Status() Status { return *a.shown.Load() }
+func (a *Attachment) Status() Status {
+	s := *a.shown.Load()
+	a.mountStatus(&s)
+	return s
+}
+
+// HasDevice reports whether there is a device now.
+func (a *Attachment) HasDevice() bool { return a.shown.Load().Device != "" }
 
 // Set makes a wish durable and returns when it is brought about as far as that is possible here now. A device that is in use
 // is not ended: *InUseError, and the wish stays what it was.
@@ -168,15 +181,16 @@ func (a *Attachment) Set(ctx context.Context, w Wish) error {
 
 // Users are those who use the device now, nil if there is none.
 func (a *Attachment) Users() (*InUseError, error) {
-	s := a.Status()
-	if s.Device == "" {
+	device := a.shown.Load().Device
+	if device == "" {
 		return nil, nil
 	}
-	holders, err := blockdev.Holders(s.Device)
+	holders, err := blockdev.Holders(device)
+	holders = slices.DeleteFunc(holders, a.claims)
 	if err != nil || len(holders) == 0 {
 		return nil, err
 	}
-	return &InUseError{s.Device, holders}, nil
+	return &InUseError{device, holders}, nil
 }
 
 // Close ends the device, whoever uses it; what the kernel has cached of file systems is written first, within a limit. The
@@ -218,7 +232,7 @@ func (a *Attachment) run(ctx context.Context) {
 
 // change carries out Set.
 func (a *Attachment) change(ctx context.Context, w Wish) error {
-	old := a.wish
+	old, had := a.wish, a.dev
 	a.failed = nil
 	if w.Attach == None && a.dev != nil {
 		if err := a.detach(); err != nil {
@@ -232,6 +246,9 @@ func (a *Attachment) change(ctx context.Context, w Wish) error {
 		a.wish = w
 	}
 	a.settle(ctx)
+	if a.dev == had { // or else it was tried
+		a.mount()
+	}
 	return a.failed
 }
 
@@ -257,6 +274,7 @@ func (a *Attachment) settle(ctx context.Context) {
 		a.of = tenure
 		a.o.Note("info", fmt.Sprintf("%s is its block device (%s, %s)", a.o.Link, a.kind, a.dev.Path()), "")
 		a.o.Log.Info("block device", "volume", a.o.Volume, "kind", a.kind, "device", a.dev.Path(), "io_flusher", flusher)
+		a.mount()
 	}
 	a.show()
 }
@@ -285,6 +303,9 @@ func (a *Attachment) attach(ctx context.Context, usable block.Device) error {
 // detach ends the device if nobody uses it.
 func (a *Attachment) detach() error {
 	path := a.dev.Path()
+	if err := a.unmount(path); err != nil {
+		return err
+	}
 	holders, err := a.dev.Close()
 	if len(holders) > 0 {
 		return &InUseError{path, holders}
@@ -301,6 +322,8 @@ func (a *Attachment) detach() error {
 // drop ends the device whoever uses it.
 func (a *Attachment) drop(why string) {
 	path := a.dev.Path()
+	a.unclaim()
+	a.letGo(path, why)
 	left, err := a.dev.Drop()
 	err = errors.Join(err, unlink(a.o.Link, path))
 	a.dev, a.kind = nil, ""
@@ -330,6 +353,10 @@ func (a *Attachment) end() {
 		a.dev = nil
 		return
 	}
+	a.unclaim()
+	if err := a.unmount(a.dev.Path()); err != nil {
+		a.o.Log.Warn("the file system on a block device stays mounted", "volume", a.o.Volume, "err", err) // drop tells the administrator
+	}
 	if holders, err := a.dev.Close(); err == nil {
 		_ = unlink(a.o.Link, a.dev.Path()) // a name that leads nowhere is replaced by the next agent
 	} else {
@@ -349,6 +376,12 @@ func (a *Attachment) show() {
 		s.State, s.Reason = Failed, a.failed.Error()
 	case a.wish.Attach != None:
 		s.State = Waiting
+	}
+	if a.dev != nil && a.mountFailed != nil {
+		s.Mount.State, s.Mount.Reason, s.Mount.Next = Failed, a.mountFailed.Error(), a.mountNext()
+	}
+	if a.mounting {
+		s.Mount.State = Mounting
 	}
 	if len(a.left) > 0 && a.failed == nil {
 		var held []string

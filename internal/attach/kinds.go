@@ -63,7 +63,9 @@ func (a *Attachment) make(ctx context.Context, kind string, usable block.Device)
 // endLeft ends the devices of the kernel's NBD client that an earlier agent left, and that wait for the volume.
 func (a *Attachment) endLeft() {
 	for _, index := range nbdkernel.Left(a.o.NBD.Backend) {
-		if err := nbdkernel.Drop(index); err != nil {
+		err := nbdkernel.Drop(index)
+		a.letGo(fmt.Sprintf("/dev/nbd%d", index), "the agent that served it ended")
+		if err != nil {
 			a.o.Note("warning", fmt.Sprintf("/dev/nbd%d, the block device of an agent that ended: %v", index, err), "nbd-client -d ends it")
 		}
 	}
@@ -81,8 +83,15 @@ func (a *Attachment) clean() {
 		a.o.Note("warning", fmt.Sprintf("what an earlier agent left of its block device: %v", err), "look at it (losetup, mount)")
 	}
 	for _, l := range left {
+		a.letGo(l.Path, "the agent that served "+l.Path+" ended")
+	}
+	for _, l := range left {
+		holders, err := blockdev.Holders(l.Path)
+		if err == nil && len(holders) == 0 {
+			continue // it was held by our own mount
+		}
 		if len(a.left) == 0 { // said once
-			a.o.Note("warning", fmt.Sprintf("%s, the block device of an agent that ended, answers with errors, and it is %s", l.Path, blockdev.Join(l.Holders)), HowToLetGo(l.Holders))
+			a.o.Note("warning", fmt.Sprintf("%s, the block device of an agent that ended, answers with errors, and it is %s", l.Path, blockdev.Join(holders)), HowToLetGo(holders))
 		}
 	}
 	a.stale()

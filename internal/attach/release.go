@@ -8,8 +8,9 @@ import (
 	"keelson/internal/blockdev"
 )
 
-// How a device that is in use is released for a switchover.
+// How a device that is in use is released for a switchover. What the attachment mounted itself is unmounted by each.
 const (
+	ByItself  = ""        // nothing else may use it
 	ByUnmount = "unmount" // its file systems are unmounted, the newest mount first
 	ByFreeze  = "freeze"  // its file systems write everything out and hold still; when the device is gone they are unmounted
 )
@@ -35,47 +36,68 @@ func (r *Released) Mounts() (folders []string) {
 	return folders
 }
 
-// Release makes the users of the device let it go, as asked. If that cannot be done everything is as it was, and the error says
-// who is in the way. A device without users is released already.
-func (a *Attachment) Release(how string) (*Released, error) {
-	r := &Released{a: a, how: how}
+// InTheWay are the users of the device that Release would not make let go; nil if there are none. mounts are those that it
+// would, in that order.
+func (a *Attachment) InTheWay(how string) (mounts []blockdev.Holder, inTheWay *InUseError, err error) {
 	users, err := a.Users()
 	if err != nil || users == nil {
-		return r, err
+		return nil, nil, err
 	}
+	var others []blockdev.Holder
 	for _, h := range users.Holders {
-		if h.Kind != "mount" || h.PID != 0 {
-			return nil, &InUseError{users.Device, []blockdev.Holder{h}}
+		if h.Kind == "mount" && h.PID == 0 && (how != ByItself || a.own(h)) {
+			mounts = append(mounts, h)
+		} else {
+			others = append(others, h)
 		}
 	}
-	for _, h := range users.Holders {
-		if how == ByUnmount {
-			err = command(unmountMax, "umount", h.Mount)
-		} else {
+	if len(others) > 0 {
+		inTheWay = &InUseError{users.Device, others}
+	}
+	return mounts, inTheWay, nil
+}
+
+// Release makes the users of the device let it go, as asked, and keeps others from beginning to use it. If that cannot be done
+// everything is as it was, and the error says who is in the way. A device without users is only claimed.
+func (a *Attachment) Release(how string) (*Released, error) {
+	r := &Released{a: a, how: how}
+	mounts, inTheWay, err := a.InTheWay(how)
+	if err != nil {
+		return nil, err
+	}
+	if inTheWay != nil {
+		return nil, inTheWay
+	}
+	for _, h := range mounts {
+		if how == ByFreeze {
 			err = command(freezeMax, "fsfreeze", "--freeze", h.Mount)
+		} else {
+			err = unmountOf(h)
 		}
 		if err != nil {
-			inside, _ := blockdev.Inside(h.Mount) // who it is helps, and is not needed
-			if len(inside) > 0 {
-				err = &InUseError{h.Mount, inside}
-			}
 			return nil, errors.Join(err, r.Undo())
 		}
 		r.mounts = append(r.mounts, h)
 	}
-	if how == ByUnmount {
-		if users, err = a.Users(); err != nil || users != nil {
-			if users != nil {
-				err = users
-			}
-			return nil, errors.Join(err, r.Undo())
+	device := a.shown.Load().Device
+	if device == "" || how == ByFreeze && len(mounts) > 0 { // a frozen file system has the device
+		return r, nil
+	}
+	if err = a.claimDevice(device); err == nil {
+		var users *InUseError
+		if users, err = a.Users(); users != nil {
+			err = users
 		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.Undo())
 	}
 	return r, nil
 }
 
 // Undo is for a switchover that did not happen: everything is mounted and writable again.
 func (r *Released) Undo() (err error) {
+	r.a.unclaim()
 	for i := len(r.mounts) - 1; i >= 0; i-- {
 		m := r.mounts[i]
 		if r.how == ByFreeze {
@@ -93,6 +115,7 @@ func (r *Released) Undo() (err error) {
 // Done is for a switchover that happened, when the device is gone: frozen file systems are let go. Errors are expected: they are of
 // a device that answers with errors, and nothing was written since the freeze.
 func (r *Released) Done() {
+	r.a.unclaim() // the device's end has done that, if there was one
 	if r.how != ByFreeze {
 		return
 	}

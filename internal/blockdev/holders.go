@@ -64,7 +64,7 @@ func Holders(device string) ([]Holder, error) {
 		return nil, fmt.Errorf("device %s: %w", device, err)
 	}
 	mine := func(m Mount) bool {
-		return m.Major == major && m.Minor == minor || resolves(m.Source, device)
+		return m.Major == major && m.Minor == minor || Resolves(m.Source, device)
 	}
 	holders, err := mountHolders(mine)
 	if err != nil {
@@ -87,7 +87,7 @@ func Holders(device string) ([]Holder, error) {
 	}
 	if swaps, err := os.ReadFile("/proc/swaps"); err == nil {
 		for _, line := range strings.Split(string(swaps), "\n") {
-			if fields := strings.Fields(line); len(fields) > 0 && resolves(fields[0], device) {
+			if fields := strings.Fields(line); len(fields) > 0 && Resolves(fields[0], device) {
 				holders = append(holders, Holder{Kind: "swap"})
 			}
 		}
@@ -95,8 +95,8 @@ func Holders(device string) ([]Holder, error) {
 	return holders, nil
 }
 
-// resolves reports whether the path is the device, or a link to it.
-func resolves(path, device string) bool {
+// Resolves reports whether the path is the device, or a link to it.
+func Resolves(path, device string) bool {
 	if path == device {
 		return true
 	}

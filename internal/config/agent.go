@@ -7,23 +7,24 @@ import (
 
 // Agent is the configuration of one server's agent. After Load every path is absolute and every limit is set.
 type Agent struct {
-	Node           string  `toml:"node"`            // this server's name, as in its certificate
-	Cluster        string  `toml:"cluster"`         // the cluster's id, as in its certificates
-	State          string  `toml:"state"`           // directory of intent logs, settings and agent.pid
-	Encryption     string  `toml:"encryption"`      // On | Off
-	LowLatency     string  `toml:"low-latency"`     // On | Off: processors are kept from sleep while mirrored writes are under way
-	FlightRecorder string  `toml:"flight-recorder"` // On | Off: the last seconds of the agent's work are kept in memory
-	Listen         Listen  `toml:"listen"`
-	API            API     `toml:"api"`
-	NBD            NBD     `toml:"nbd"`
-	Web            Web     `toml:"web"`
-	Metrics        Metrics `toml:"metrics"`
-	Notify         Notify  `toml:"notify"`
-	Device         Device  `toml:"device"`
-	TLS            TLS     `toml:"tls"`
-	Peers          []Peer  `toml:"peer"`
-	Limits         Limits  `toml:"limits"`
-	Log            Log     `toml:"log"`
+	Node           string   `toml:"node"`            // this server's name, as in its certificate
+	Cluster        string   `toml:"cluster"`         // the cluster's id, as in its certificates
+	State          string   `toml:"state"`           // directory of intent logs, settings and agent.pid
+	Encryption     string   `toml:"encryption"`      // On | Off
+	LowLatency     string   `toml:"low-latency"`     // On | Off: processors are kept from sleep while mirrored writes are under way
+	FlightRecorder string   `toml:"flight-recorder"` // On | Off: the last seconds of the agent's work are kept in memory
+	Listen         Listen   `toml:"listen"`
+	API            API      `toml:"api"`
+	NBD            NBD      `toml:"nbd"`
+	Web            Web      `toml:"web"`
+	Metrics        Metrics  `toml:"metrics"`
+	Notify         Notify   `toml:"notify"`
+	Device         Device   `toml:"device"`
+	TLS            TLS      `toml:"tls"`
+	Peers          []Peer   `toml:"peer"`
+	Volumes        []Volume `toml:"volume"` // those with which this server does more than serve them
+	Limits         Limits   `toml:"limits"`
+	Log            Log      `toml:"log"`
 }
 
 // Values of Encryption, LowLatency and FlightRecorder.
@@ -127,6 +128,23 @@ func (t TLS) CAKeyFile() string {
 type Peer struct {
 	Name    string `toml:"name"`
 	Address string `toml:"address"` // HOST:PORT of its Listen.Address
+}
+
+// Volume is what this server does with one volume whenever it is its source.
+type Volume struct {
+	Name         string `toml:"name"`
+	Mount        string `toml:"mount"`         // folder in which the file system on the block device is mounted; "": it is not
+	MountOptions string `toml:"mount-options"` // as mount -o takes them
+}
+
+// Volume is what is said of that volume; nothing, if nothing is.
+func (a *Agent) Volume(name string) Volume {
+	for _, v := range a.Volumes {
+		if v.Name == name {
+			return v
+		}
+	}
+	return Volume{Name: name}
 }
 
 // Log says how much the agent writes to its standard error.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // SocketPathBytesMax is the longest path of a unix socket that Linux takes.
@@ -60,6 +61,7 @@ func (a *Agent) check() []Problem {
 	c.that(a.Device.RestartWait >= Duration(time.Second) && a.Device.RestartWait <= Duration(time.Hour), "device.restart-wait", "%s is not from 1s to 1h", a.Device.RestartWait)
 	c.that(a.Device.BlockSize == 512 || a.Device.BlockSize == 4096, "device.block-size", "%d is neither 512 nor 4096", a.Device.BlockSize)
 	c.addresses(a)
+	c.volumes(a.Volumes)
 	c.that(a.TLS.Lifetime >= lifetimeMin && a.TLS.Lifetime <= lifetimeMax, "tls.lifetime", "%s is not from %s to %s: write it as in \"2160h\"", a.TLS.Lifetime, lifetimeMin, lifetimeMax)
 	c.limits(&a.Limits)
 	return c
@@ -121,6 +123,28 @@ func (c *checker) addresses(a *Agent) {
 		host, _, _ := net.SplitHostPort(p.Address)
 		ip := net.ParseIP(host)
 		c.that(ip == nil || !ip.IsUnspecified(), key+".address", "%s is no address that can be reached: name the server", p.Address)
+	}
+}
+
+// volumeName is what a volume's name looks like, as package api demands it.
+var volumeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+
+// volumes checks that no two volumes get the same folder.
+func (c *checker) volumes(volumes []Volume) {
+	names, folders := map[string]bool{}, map[string]string{}
+	for i, v := range volumes {
+		key := fmt.Sprintf("volume[%d]", i)
+		c.that(volumeName.MatchString(v.Name), key+".name", "%q is no volume name: up to 63 letters, digits, '_', '.' and '-', beginning with a letter or digit", v.Name)
+		c.that(!names[v.Name], key+".name", "%q is listed twice", v.Name)
+		names[v.Name] = true
+		c.that(v.Mount != "" || v.MountOptions == "", key+".mount-options", "needs mount: the folder")
+		c.that(!strings.ContainsFunc(v.Mount+v.MountOptions, unicode.IsControl), key+".mount", "has control characters")
+		if v.Mount == "" {
+			continue
+		}
+		c.that(v.Mount != "/", key+".mount", "/ is no folder for it")
+		c.that(folders[v.Mount] == "", key+".mount", "%s is the folder of volume %s already", v.Mount, folders[v.Mount])
+		folders[v.Mount] = v.Name
 	}
 }
 

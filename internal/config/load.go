@@ -115,12 +115,21 @@ func (a *Agent) resolve(dir string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
+	for i := range a.Volumes {
+		if v := &a.Volumes[i]; v.Mount != "" {
+			v.Mount = filepath.Clean(v.Mount)
+		}
+	}
 }
 
 func (a *Agent) paths() []*string {
-	return []*string{
+	paths := []*string{
 		&a.State, &a.API.Socket, &a.NBD.Socket, &a.Device.Directory, &a.TLS.CA, &a.TLS.Cert, &a.TLS.Key, &a.TLS.CAKey, &a.Web.Cert, &a.Web.Key, &a.Notify.Command,
 	}
+	for i := range a.Volumes {
+		paths = append(paths, &a.Volumes[i].Mount)
+	}
+	return paths
 }
 
 // locate adds the lines of the keys to problems that were found after decoding.

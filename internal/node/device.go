@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -34,6 +35,7 @@ func (a *vol) newAttachment() *attach.Attachment {
 			Serve: a.n.nbd.ServeConn, Export: a.name, Backend: "keelson:" + a.n.id.Cluster + ":" + cfg.Node + NBDBackend(cfg.API.Socket, a.name),
 			BlockBytes: cfg.Device.BlockSize, DeadAfter: time.Duration(cfg.Device.RestartWait),
 		},
+		Mount:   attach.Mount{Point: cfg.Volume(a.name).Mount, Options: cfg.Volume(a.name).MountOptions},
 		Note:    func(level, message, next string) { a.note(level, "volume "+a.name, "", message, next) },
 		Changed: a.n.bump,
 	})
@@ -57,7 +59,14 @@ func (a *vol) attachStatus() *api.AttachStatus {
 	if s.State == attach.Detached && s.Reason == "" {
 		return nil
 	}
-	return &api.AttachStatus{Wish: s.Wish.Attach, State: s.State, Reason: s.Reason}
+	return &api.AttachStatus{Wish: s.Wish.Attach, State: s.State, Reason: s.Reason, Mount: mountStatus(s.Mount)}
+}
+
+func mountStatus(m attach.MountStatus) *api.MountStatus {
+	if m.Point == "" {
+		return nil
+	}
+	return &api.MountStatus{Point: m.Point, State: m.State, Reason: m.Reason, Next: m.Next}
 }
 
 // inUse refuses what would end a device that somebody uses.
@@ -122,7 +131,7 @@ func (s *service) ChangeDevice(ctx context.Context, r api.DeviceChange) (*api.De
 			return nil, err
 		}
 		if result.Node != "" {
-			total.Node, total.Kind, total.Address, total.Path = result.Node, result.Kind, result.Address, result.Path
+			total.Node, total.Kind, total.Address, total.Path, total.Mount = result.Node, result.Kind, result.Address, result.Path, result.Mount
 		}
 	}
 	return total, nil
@@ -168,7 +177,7 @@ func (a *vol) changeDevice(ctx context.Context, r api.DeviceChange) (*api.Device
 		result.Node = a.n.cfg.Node
 	}
 	if s := a.device.Status(); s.State == attach.Attached {
-		result.Kind, result.Address, result.Path = s.Kind, s.Device, s.Link
+		result.Kind, result.Address, result.Path, result.Mount = s.Kind, s.Device, s.Link, mountStatus(s.Mount)
 	}
 	return result, nil
 }
@@ -199,18 +208,30 @@ func (a *vol) deviceSettled(ctx context.Context) (waits string) {
 }
 
 // deviceLook is how often a server's block device is looked at while somebody waits for it; deviceMax is how long a
-// switchover waits for that of the new source.
+// switchover waits for that of the new source, mountMax for the mount of its file system, which replays a journal.
 const (
 	deviceLook = 50 * time.Millisecond
 	deviceMax  = 15 * time.Second
+	mountMax   = 5 * time.Minute
 )
 
-// awaitDevice is the last step of a switchover: the block device at the new source, if one is wished for there. It is no
-// failure of the switchover if there is none in time.
-func (s *service) awaitDevice(ctx context.Context, node, volume string, step func(api.SwitchoverStep)) {
-	ctx, cancel := context.WithTimeout(ctx, deviceMax)
+// awaitDevice is the last step of a switchover: the block device at the new source, if one is wished for there, and its file system
+// where that is mounted. It is no failure of the switchover if there is none in time.
+func (s *service) awaitDevice(ctx context.Context, result *api.SwitchoverResult, step func(api.SwitchoverStep)) {
+	node, volume := result.To, result.Volume
+	ctx, cancel := context.WithTimeout(ctx, mountMax)
 	defer cancel()
-	told := false
+	end, said := now().Add(deviceMax), ""
+	tell := func(name, text, state string) {
+		if said == name+state {
+			return
+		}
+		said = name + state
+		s := api.SwitchoverStep{Name: name, Text: text, State: state}
+		if step(s); state != "running" {
+			result.Steps = append(result.Steps, s)
+		}
+	}
 	for {
 		status, err := s.statusOf(ctx, node)
 		if err != nil {
@@ -221,16 +242,25 @@ func (s *service) awaitDevice(ctx context.Context, node, volume string, step fun
 			return
 		}
 		v := status.Volumes[i]
-		if !told {
-			step(api.SwitchoverStep{Name: stepDevice, Text: node + " makes the block device", State: "running"})
-			told = true
-		}
-		switch {
-		case v.Attach.State == attach.Attached:
-			step(api.SwitchoverStep{Name: stepDevice, Text: v.Devices[len(v.Devices)-1].Path + " is at " + node, State: "done"})
-			return
+		switch m := v.Attach.Mount; {
 		case v.Attach.State == attach.Failed:
-			step(api.SwitchoverStep{Name: stepDevice, Text: node + " has no block device: " + v.Attach.Reason, State: "failed"})
+			tell(stepDevice, node+" has no block device: "+v.Attach.Reason, "failed")
+			return
+		case v.Attach.State != attach.Attached:
+			if now().After(end) {
+				return
+			}
+			tell(stepDevice, node+" makes the block device", "running")
+		case m == nil:
+			tell(stepDevice, v.Devices[len(v.Devices)-1].Path+" is at "+node, "done")
+			return
+		case m.State == attach.Mounted:
+			tell(stepMount, m.Point+" is mounted at "+node, "done")
+			return
+		case m.State == attach.Mounting:
+			tell(stepMount, node+" mounts "+m.Point, "running")
+		default:
+			tell(stepMount, fmt.Sprintf("%s is not mounted at %s: %s; %s", m.Point, node, m.Reason, m.Next), "failed")
 			return
 		}
 		select {
@@ -242,10 +272,10 @@ func (s *service) awaitDevice(ctx context.Context, node, volume string, step fun
 }
 
 // awaitDeviceGone waits until the block device of a server that is not source any more is torn down.
-func (a *vol) awaitDeviceGone(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, deviceMax)
+func (a *vol) awaitDeviceGone() {
+	ctx, cancel := context.WithTimeout(a.ctx, deviceMax)
 	defer cancel()
-	for a.device.Status().Device != "" {
+	for a.device.HasDevice() {
 		select {
 		case <-time.After(deviceLook):
 		case <-ctx.Done():
@@ -254,8 +284,11 @@ func (a *vol) awaitDeviceGone(ctx context.Context) {
 	}
 }
 
-// stepDevice is a step of switchovers that the plan has only where a block device is wished for.
-const stepDevice = "device"
+// Steps of switchovers that the plan has only where a block device is wished for, and where its file system is mounted.
+const (
+	stepDevice = "device"
+	stepMount  = "mount"
+)
 
 // statusOf asks an agent, this one or another.
 func (s *service) statusOf(ctx context.Context, node string) (*api.Status, error) {
@@ -277,18 +310,20 @@ const (
 
 // planRelease puts what release would do into a plan that is only shown, or refuses as release would.
 func (a *vol) planRelease(r api.Switchover, result *api.SwitchoverResult) error {
-	if !r.Unmount && !r.Freeze {
-		return a.mustBeFree(orUnmount)
-	}
-	users, err := a.device.Users()
-	if err != nil || users == nil {
+	mounts, inTheWay, err := a.device.InTheWay(howTo(r))
+	if err != nil {
 		return err
 	}
-	var steps []api.SwitchoverStep
-	for _, h := range users.Holders {
-		if h.Kind != "mount" || h.PID != 0 {
-			return a.inUse(&attach.InUseError{Device: users.Device, Holders: []blockdev.Holder{h}}, attach.HowToLetGo([]blockdev.Holder{h}))
+	for _, h := range mounts {
+		if inside, err := blockdev.Inside(h.Mount); err == nil && len(inside) > 0 && !r.Freeze && inTheWay == nil {
+			inTheWay = &attach.InUseError{Device: h.Mount, Holders: inside}
 		}
+	}
+	if inTheWay != nil {
+		return a.stillUsed(inTheWay, r)
+	}
+	var steps []api.SwitchoverStep
+	for _, h := range mounts {
 		name, text := releaseStep(r, h.Mount)
 		steps = append(steps, api.SwitchoverStep{Name: name, Text: text, State: "planned"})
 	}
@@ -296,32 +331,43 @@ func (a *vol) planRelease(r api.Switchover, result *api.SwitchoverResult) error 
 	return nil
 }
 
+// howTo is how the request wants the device released.
+func howTo(r api.Switchover) string {
+	switch {
+	case r.Freeze:
+		return attach.ByFreeze
+	case r.Unmount:
+		return attach.ByUnmount
+	}
+	return attach.ByItself
+}
+
+// stillUsed refuses a switchover because of those users.
+func (a *vol) stillUsed(e *attach.InUseError, r api.Switchover) error {
+	next := attach.HowToLetGo(e.Holders)
+	if !r.Unmount && !r.Freeze && slices.ContainsFunc(e.Holders, func(h blockdev.Holder) bool { return h.Kind == "mount" }) {
+		next += orUnmount
+	}
+	return a.inUse(e, next)
+}
+
 // orUnmount is what else can be done about a mounted device.
 const orUnmount = "; or let the switchover do it (--unmount, --freeze)"
 
 func releaseStep(r api.Switchover, folder string) (name, text string) {
-	if r.Unmount {
-		return stepUnmount, folder + " is unmounted"
+	if r.Freeze {
+		return stepFreeze, folder + " writes everything out and holds still, until it is unmounted"
 	}
-	return stepFreeze, folder + " writes everything out and holds still, until it is unmounted"
+	return stepUnmount, folder + " is unmounted"
 }
 
 // release makes the users of the block device let it go, if that was asked for, or refuses.
 func (a *vol) release(r api.Switchover, step func(api.SwitchoverStep)) (*attach.Released, error) {
-	how := attach.ByUnmount
-	switch {
-	case r.Freeze:
-		how = attach.ByFreeze
-	case !r.Unmount:
-		if err := a.mustBeFree(orUnmount); err != nil {
-			return nil, err
-		}
-	}
-	released, err := a.device.Release(how)
+	released, err := a.device.Release(howTo(r))
 	var used *attach.InUseError
 	switch {
 	case errors.As(err, &used):
-		return nil, a.inUse(used, attach.HowToLetGo(used.Holders))
+		return nil, a.stillUsed(used, r)
 	case err != nil:
 		return nil, api.Errorf(api.Failed, "volume "+a.name, "its block device cannot be released: %v", err)
 	}

@@ -151,7 +151,7 @@ func (s *service) withoutSource(ctx context.Context, r api.Switchover, step func
 	for i := range result.Steps {
 		result.Steps[i].State = "done"
 	}
-	s.awaitDevice(ctx, r.To, r.Volume, step)
+	s.awaitDevice(ctx, result, step)
 	if r.Wait {
 		return result, s.waitMirrors(ctx, r)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"keelson/internal/api"
+	"keelson/internal/attach"
 	"keelson/internal/lineage"
 	"keelson/internal/mirror"
 	"keelson/internal/switchover"
@@ -47,18 +48,35 @@ func (s *service) Switchover(ctx context.Context, r api.Switchover, step func(ap
 		return nil, err
 	}
 	if err := a.switchTo(ctx, r, result, step); err != nil {
-		if a.view.Load().Open { // it was given up
-			err = errors.Join(err, released.Undo())
+		if ctx.Err() != nil { // nobody waits any more, and the plan may go on
+			a.work(func() { _ = a.afterPlan(released) }) // it tells what failed
+			return nil, err
 		}
+		return nil, errors.Join(err, a.afterPlan(released))
+	}
+	if err := a.afterPlan(released); err != nil {
 		return nil, err
 	}
-	a.awaitDeviceGone(ctx)
-	released.Done()
-	s.awaitDevice(ctx, r.To, r.Volume, step)
+	s.awaitDevice(ctx, result, step)
 	if r.Wait {
 		return result, s.waitMirrors(ctx, r)
 	}
 	return result, nil
+}
+
+// afterPlan finishes with the released block device when the plan is not under way any more: if it was given up, everything is as it
+// was before.
+func (a *vol) afterPlan(released *attach.Released) error {
+	_ = a.ask(a.ctx, func(*mirror.Machine) {}) // the machine has seen the command; if it is gone, so is the plan
+	for a.view.Load().Plan != nil && a.ctx.Err() == nil {
+		<-time.After(deviceLook)
+	}
+	if a.view.Load().Open {
+		return released.Undo()
+	}
+	a.awaitDeviceGone()
+	released.Done()
+	return nil
 }
 
 // cannotHandOver says why this server, which was source, cannot hand its role over: its disk failed and it has closed.

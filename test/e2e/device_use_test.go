@@ -77,10 +77,15 @@ func TestSwitchoverReleasesTheDevice(t *testing.T) {
 }
 
 // A source that was believed dead, and was not, tears its device down when it learns that another took over: what is mounted
-// gets errors, an event says so, nothing hangs, and the dead device goes when it is unmounted.
+// gets errors, an event says so, nothing hangs, and the dead device goes when it is unmounted. What the agent mounted itself it
+// takes away, also from under a process.
 func TestDeviceIsTornDownWhenTheRoleIsLost(t *testing.T) {
 	c := demo(t, "64MiB")
 	c.guard()
+	c.stop("a")
+	c.edit("a", "[log]", fmt.Sprintf("[[volume]]\nname = %q\nmount = %q\n[log]", c.name, c.mountPoint("a")))
+	c.start("a")
+	c.waitMirroring("a", "b", "c")
 	c.run("a", "volume", "attach", c.name)
 	device := must(c.blockDevice("a")).Address
 	dir := filepath.Join(c.dir, "mnt")
@@ -88,12 +93,15 @@ func TestDeviceIsTornDownWhenTheRoleIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	sh(t, "mkfs.ext4", "-q", "-F", c.attached("a"))
+	c.run("a", "volume", "attach", c.name) // mounts it at its own folder
 	sh(t, "mount", c.attached("a"), dir)
+	pid, leave := sitIn(t, c.mountPoint("a"))
+	defer leave()
 	writeFiles(t, dir, 5)
 	want := treeOf(t, dir)
 	thaw := c.freeze("a")
 	c.wait("b takes over", settleMax, func() error {
-		return c.execute("b", "switchover", c.name, "--to", "b", "--force", "--yes", "--timeout", "20s").err()
+		return c.execute("b", "switchover", c.name, "--to", "b", "--force", "--yes", "--timeout", "6s").err()
 	})
 	unwritten := make(chan error, 1)
 	go func() { // waits for the agent that is frozen
@@ -123,6 +131,13 @@ func TestDeviceIsTornDownWhenTheRoleIsLost(t *testing.T) {
 		}
 		return fmt.Errorf("none of %d", len(events))
 	})
+	if err := c.said("a", "warning", c.mountPoint("a")+" was unmounted although it is in use", "end process "+pid); err != nil {
+		t.Error(err)
+	}
+	if got := c.mounts(); len(got) != 1 || got[0] != dir {
+		t.Errorf("mounted are %v, not only %s", got, dir)
+	}
+	leave()
 	if _, err := os.Lstat(c.attached("a")); !os.IsNotExist(err) {
 		t.Errorf("the name is there still: %v", err)
 	}
