@@ -25,6 +25,9 @@ func (a *app) finish(err error) int {
 	}
 	e := a.asError(err)
 	a.report(e)
+	if a.told {
+		return int(e.Code)
+	}
 	if a.json || slices.Contains(os.Args, "--json") { // flags may not have been read when they were wrong
 		_ = a.document(errorDocument{e, e}) // nothing to do about a stream that is closed
 	}

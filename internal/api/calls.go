@@ -89,6 +89,8 @@ var calls = []Call{
 		func(ctx context.Context, s Service, _ Nothing) (*Users, error) { return s.Users(ctx) }),
 	plain("ChangeUser", "Adds, changes or removes a user of the page, on every server.", true,
 		func(ctx context.Context, s Service, r UserChange) (*Users, error) { return s.ChangeUser(ctx, r) }),
+	plain("Check", "What works and what would not: servers, the network between them, what copies stand on; or whether a server may be rebooted.", false,
+		func(ctx context.Context, s Service, q CheckQuery) (*CheckReport, error) { return s.Check(ctx, q) }),
 	plain("History", "The last hour of a volume in figures, and who was its source when.", false,
 		func(ctx context.Context, s Service, r VolumeName) (*History, error) { return s.History(ctx, r) }),
 	plain("WebLink", "A one-time address that lets its holder in to the page as administrator.", true,

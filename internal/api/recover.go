@@ -49,6 +49,7 @@ const RunsMax = 1000
 type ResolveSplitBrain struct {
 	Volume string `json:"volume"`
 	Keep   string `json:"keep"`
+	All    bool   `json:"all,omitempty"` // of a call that a server without a copy passes on: all servers, as if it had been made here
 }
 
 // ResolvePlan is what a ResolveSplitBrain would give up.

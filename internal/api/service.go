@@ -25,6 +25,8 @@ type Service interface {
 	ChangeSalvage(ctx context.Context, r SalvageChange) (*SalvageResult, error)
 	// ChangeView attaches or detaches a read-only view of a copy or a salvage.
 	ChangeView(ctx context.Context, r ViewChange) (*View, error)
+	// Check says what works and what would not, before something is made or a server is rebooted.
+	Check(ctx context.Context, q CheckQuery) (*CheckReport, error)
 	// History is the last hour of a volume in figures, and who was its source when.
 	History(ctx context.Context, r VolumeName) (*History, error)
 	// WebLink makes a one-time address of the page.

@@ -59,6 +59,13 @@ func Keep(ctx context.Context, device string, traffic func() int64, log *slog.Lo
 	}
 }
 
+// Check says why this process cannot make the wish; nil if it can.
+func Check(device string) error {
+	f, err := os.OpenFile(device, os.O_WRONLY, 0)
+	release(f)
+	return err
+}
+
 // hold makes the wish; it stands until release.
 func hold(device string) (*os.File, error) {
 	f, err := os.OpenFile(device, os.O_WRONLY, 0)

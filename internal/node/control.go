@@ -81,6 +81,9 @@ func (n *Node) control() http.Handler {
 	handle(mux, "fork", n.forkCame)
 	handle(mux, "write", n.writeCame)
 	handle(mux, "sums", n.sumsCame)
+	handle(mux, "ping", n.pingCame)
+	handle(mux, "facts", n.factsCame)
+	mux.HandleFunc("POST /peer/v1/load", n.takeLoad)
 	handle(mux, "create", n.createHere)
 	handle(mux, "start", func(_ context.Context, _ string, r *nameRequest) (nothing, error) {
 		return nothing{}, n.startHere(r.Name)

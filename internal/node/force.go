@@ -131,7 +131,7 @@ func (s *service) withoutSource(ctx context.Context, r api.Switchover, step func
 	}
 	a := n.find(r.Volume)
 	if a == nil {
-		return nil, unknownVolume(r.Volume)
+		return nil, api.Refusal(lineage.RuleNotAMember, "volume "+r.Volume, n.cfg.Node+" has no copy of it", lineage.NextOf(lineage.RuleNotAMember))
 	}
 	a.lookForSource(ctx)
 	result, err := a.shownPlan(ctx, r)

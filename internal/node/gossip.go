@@ -35,6 +35,7 @@ type nodeState struct {
 	Document string            `json:"document"` // digest of its cluster document
 	Audit    map[string]uint64 `json:"audit"`    // up to which line it has the audit of each server
 
+	Copies    []string  `json:"copies"` // names of the volumes of which it has a copy
 	CertEnds  time.Time `json:"certificate_ends"`
 	CanInvite bool      `json:"can_invite"` // it has the key of the cluster's CA
 }
@@ -54,6 +55,7 @@ type neighbour struct {
 	up     bool
 	why    string
 	serves map[string]api.VolumeStatus
+	copies []string // names of the volumes of which it has a copy, as it said last
 
 	certEnds  time.Time
 	canInvite bool
@@ -139,7 +141,7 @@ func (n *Node) heard(p *neighbour, s nodeState) {
 	}
 	p.mu.Lock()
 	was := p.up
-	p.up, p.heard, p.serves, p.certEnds, p.canInvite = true, time.Now(), s.Serves, s.CertEnds.UTC(), s.CanInvite
+	p.up, p.heard, p.serves, p.copies, p.certEnds, p.canInvite = true, time.Now(), s.Serves, s.Copies, s.CertEnds.UTC(), s.CanInvite
 	p.mu.Unlock()
 	if !was {
 		n.events.Add(api.Event{Level: "info", Object: "node " + p.name, Message: "is reachable"})
@@ -170,6 +172,7 @@ func (n *Node) state() nodeState {
 		Document: n.cluster.Digest(), Audit: n.cluster.AuditHeads(), CertEnds: n.id.Leaf().NotAfter, CanInvite: n.ca.Load() != nil}
 	for _, a := range n.all() {
 		s.Volumes[a.id] = a.info()
+		s.Copies = append(s.Copies, a.name)
 		if a.view.Load().Role == lineage.RoleSource {
 			s.Serves[a.id] = a.status(time.Now())
 		}

@@ -61,6 +61,9 @@ type Node struct {
 	peers      map[string]*neighbour
 	exchanging bool // neighbours run
 
+	checking chan struct{} // one check at a time looks at the disks
+	loads    chan struct{} // a token for each measurement that others make here
+
 	making sync.Mutex // one replica at a time is made or forgotten; before mu
 
 	mu      sync.Mutex
@@ -110,7 +113,7 @@ func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outsi
 	n := &Node{
 		cfg: cfg, out: out, id: id, log: log, ctx: ctx, peers: map[string]*neighbour{},
 		volumes: map[string]*vol{}, views: map[string]*view{}, broken: map[string]error{},
-		changed: make(chan struct{}),
+		changed: make(chan struct{}), checking: make(chan struct{}, 1), loads: make(chan struct{}, loadsAtOnce),
 	}
 	if err := n.openCluster(); err != nil {
 		return nil, err

@@ -101,7 +101,11 @@ func common(sides []side) (lineage.History, lineage.Position) {
 func (s *service) SplitBrain(ctx context.Context, r api.VolumeName) (*api.SplitBrain, error) {
 	a := s.n.find(r.Name)
 	if a == nil {
-		return nil, unknownVolume(r.Name)
+		p, err := s.n.holder(ctx, r.Name)
+		if err != nil {
+			return nil, err
+		}
+		return p.api().SplitBrain(ctx, r)
 	}
 	view := a.view.Load()
 	sides := a.sides(ctx)
@@ -169,7 +173,11 @@ func apiRuns(ranges []volume.Range) (runs []api.Run) {
 func (s *service) PlanResolve(ctx context.Context, r api.ResolveSplitBrain) (*api.ResolvePlan, error) {
 	a := s.n.find(r.Volume)
 	if a == nil {
-		return nil, unknownVolume(r.Volume)
+		p, err := s.n.holder(ctx, r.Volume)
+		if err != nil {
+			return nil, err
+		}
+		return p.api().PlanResolve(ctx, r)
 	}
 	sides := a.sides(ctx)
 	i := slices.IndexFunc(sides, func(x side) bool { return x.node == r.Keep })
@@ -235,9 +243,14 @@ func (s *service) ResolveSplitBrain(ctx context.Context, r api.ResolveSplitBrain
 	n := s.n
 	a := n.find(r.Volume)
 	if a == nil {
-		return unknownVolume(r.Volume)
+		p, err := n.holder(ctx, r.Volume)
+		if err != nil {
+			return err
+		}
+		r.All = true
+		return p.api().ResolveSplitBrain(ctx, r)
 	}
-	if api.Via(ctx) != "" {
+	if api.Via(ctx) != "" && !r.All {
 		return a.resolveHere(ctx, r.Keep)
 	}
 	report, err := s.SplitBrain(ctx, api.VolumeName{Name: r.Volume})
@@ -301,6 +314,7 @@ func (s *service) resolveAt(ctx context.Context, node string, r api.ResolveSplit
 	if p == nil {
 		return errNoAddress(node)
 	}
+	r.All = false
 	return p.api().ResolveSplitBrain(ctx, r)
 }
 
@@ -312,36 +326,40 @@ func (a *vol) resolveHere(ctx context.Context, keep string) error {
 	return replyError("volume "+a.name+" at "+a.n.cfg.Node, reply, err)
 }
 
-// Salvages implements api.Service: those of this server and, unless the call was passed on, of every member.
+// Salvages implements api.Service: those of this server and, unless the call was passed on, of every member. A server without
+// a copy asks those that have one.
 func (s *service) Salvages(ctx context.Context, r api.VolumeName) (*api.Salvages, error) {
 	n := s.n
 	out := &api.Salvages{Salvages: []api.Salvage{}, Silent: []string{}, RoomLow: []string{}}
-	a := n.find(r.Name)
-	if a == nil {
-		return nil, unknownVolume(r.Name)
-	}
-	for _, x := range a.v.Salvages() {
-		out.Salvages = append(out.Salvages, api.Salvage{ID: x.ID, Volume: a.name, Node: n.cfg.Node, Reason: x.Reason, From: x.From, Time: x.Time,
-			Expires: x.Expires, Regions: x.Regions, Bytes: x.Bytes, Damaged: x.Damaged})
-	}
-	if _, low := a.v.SalvageRoom(); low {
-		out.RoomLow = append(out.RoomLow, n.cfg.Node)
+	var ask []string
+	if a := n.find(r.Name); a != nil {
+		a.ownSalvages(out)
+		for _, m := range a.view.Load().Settings.Members {
+			if !m.Removed && m.Node != n.cfg.Node {
+				ask = append(ask, m.Node)
+			}
+		}
+	} else {
+		if _, err := n.holder(ctx, r.Name); err != nil {
+			return nil, err
+		}
+		up, down := n.holders(r.Name)
+		for _, p := range append(up, down...) {
+			ask = append(ask, p.name)
+		}
 	}
 	if api.Via(ctx) != "" {
 		return out, nil
 	}
-	for _, m := range a.view.Load().Settings.Members {
-		if m.Removed || m.Node == n.cfg.Node {
-			continue
-		}
-		p := n.peer(m.Node)
+	for _, node := range ask {
+		p := n.peer(node)
 		if p == nil || !p.isUp() {
-			out.Silent = append(out.Silent, m.Node)
+			out.Silent = append(out.Silent, node)
 			continue
 		}
 		theirs, err := p.api().Salvages(ctx, r)
 		if err != nil {
-			out.Silent = append(out.Silent, m.Node)
+			out.Silent = append(out.Silent, node)
 			continue
 		}
 		out.Salvages = append(out.Salvages, theirs.Salvages...)
@@ -349,6 +367,17 @@ func (s *service) Salvages(ctx context.Context, r api.VolumeName) (*api.Salvages
 	}
 	slices.SortFunc(out.Salvages, func(a, b api.Salvage) int { return a.Time.Compare(b.Time) })
 	return out, nil
+}
+
+// ownSalvages adds those of this server.
+func (a *vol) ownSalvages(out *api.Salvages) {
+	for _, x := range a.v.Salvages() {
+		out.Salvages = append(out.Salvages, api.Salvage{ID: x.ID, Volume: a.name, Node: a.n.cfg.Node, Reason: x.Reason, From: x.From, Time: x.Time,
+			Expires: x.Expires, Regions: x.Regions, Bytes: x.Bytes, Damaged: x.Damaged})
+	}
+	if _, low := a.v.SalvageRoom(); low {
+		out.RoomLow = append(out.RoomLow, a.n.cfg.Node)
+	}
 }
 
 // ChangeSalvage implements api.Service.
@@ -366,7 +395,7 @@ func (s *service) ChangeSalvage(ctx context.Context, r api.SalvageChange) (*api.
 	}
 	a := n.find(r.Volume)
 	if a == nil {
-		return nil, unknownVolume(r.Volume)
+		return nil, n.notHere(r.Volume)
 	}
 	var out api.SalvageResult
 	var err error

@@ -95,14 +95,28 @@ type madeReplica struct {
 	file bool // the backing file was made too
 }
 
-// volumeStatus is the status of one volume as this agent knows it.
-func (s *service) volumeStatus(_ context.Context, name string) (*api.VolumeStatus, error) {
-	for _, v := range s.n.status().Volumes {
-		if v.Name == name {
-			return &v, nil
+// heardMax is how long a server without a copy waits until the source of a volume that was made a moment ago has told it.
+const heardMax = 5 * time.Second
+
+// volumeStatus is the status of a volume that was made a moment ago, as this agent knows it.
+func (s *service) volumeStatus(ctx context.Context, name string) (*api.VolumeStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, heardMax)
+	defer cancel()
+	for {
+		s.n.mu.Lock()
+		changed := s.n.changed
+		s.n.mu.Unlock()
+		for _, v := range s.n.status().Volumes {
+			if v.Name == name {
+				return &v, nil
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, api.Errorf(api.Failed, "volume "+name, "it is made, and its source has not said so to %s yet", s.n.cfg.Node).WithNext("keelson status %s", name)
 		}
 	}
-	return nil, unknownVolume(name)
 }
 
 func unknownVolume(name string) *api.Error {
@@ -131,6 +145,10 @@ func (s *service) atSource(ctx context.Context, name string) (*vol, *api.Client,
 		if err != nil {
 			return nil, nil, api.Errorf(api.Failed, "volume "+name, "cannot be opened: %v", err).
 				WithNext("repair what it names; or stop the agent and move %s away, if the replica is to be given up", filepath.Join(n.volumesDir(), name))
+		}
+		if up, down := n.holders(name); len(up)+len(down) > 0 {
+			return nil, nil, api.Refusal(lineage.RuleNeedsForce, "volume "+name, fmt.Sprintf("%s has no copy of it, and no source of it is known here; %s has a copy", n.cfg.Node, names(append(up, down...))),
+				"bring the source back, or ask there (keelson status)")
 		}
 		return nil, nil, unknownVolume(name)
 	}

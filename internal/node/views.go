@@ -41,7 +41,7 @@ func (s *service) ChangeView(ctx context.Context, r api.ViewChange) (*api.View, 
 	}
 	a := n.find(r.Volume)
 	if a == nil {
-		return nil, unknownVolume(r.Volume)
+		return nil, n.notHere(r.Volume)
 	}
 	name := api.ViewName(r.Volume, r.Salvage, r.Over)
 	if r.Action == "detach" {

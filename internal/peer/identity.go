@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // Identity is who this process is to its peers.
@@ -45,6 +46,16 @@ func (id *Identity) Shown() *tls.Certificate { return id.certificate() }
 
 // Leaf is this server's certificate now.
 func (id *Identity) Leaf() *x509.Certificate { return id.certificate().Leaf }
+
+// CAEnds is when the certificate of the cluster's CA ends; of several, the last.
+func (id *Identity) CAEnds() (end time.Time) {
+	for _, root := range id.roots {
+		if root.NotAfter.After(end) {
+			end = root.NotAfter
+		}
+	}
+	return end
+}
 
 // Renew shows another certificate of the same key in handshakes from now on, at every copy of the Identity.
 func (id *Identity) Renew(certPEM []byte) error {

@@ -91,6 +91,11 @@ func quarter(limit, size int64) int64 {
 	return min(max(size/4, undoBytesLeast), undoBytesMost)
 }
 
+// KeepBytes is the room that undo log and salvages of a volume of that size may take.
+func (l Limits) KeepBytes(size int64) int64 {
+	return quarter(l.UndoBytesMax, size) + quarter(l.SalvageBytesMax, size)
+}
+
 func (v *Volume) undoDir() string    { return filepath.Join(v.o.Dir, "undo") }
 func (v *Volume) salvageDir() string { return filepath.Join(v.o.Dir, "salvage") }
 

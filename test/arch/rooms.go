@@ -31,6 +31,7 @@ const (
 	systemd    = "internal/systemd"
 	notify     = "internal/notify"
 	preflight  = "internal/preflight"
+	probe      = "internal/probe"
 )
 
 // entrances says for each room which other rooms it may enter (import). A room's own subfolders belong to it. A room
@@ -71,8 +72,9 @@ var entrances = map[string][]string{
 	notify:  {api},
 	// May this server be rebooted, would a volume work: decided by what was seen.
 	preflight: {api, lineage},
+	probe:     {preflight, blockdev, vfs},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, "internal/frontend/nbdkernel", attach, blockdev, api, config, awake, cluster, password, journal, gauges, flight, systemd, notify, preflight, web},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, "internal/frontend/nbdkernel", attach, blockdev, api, config, awake, cluster, password, journal, gauges, flight, systemd, notify, preflight, probe, web},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, loop, "internal/frontend/nbdkernel", attach, blockdev, api, config, node,

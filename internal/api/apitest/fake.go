@@ -30,6 +30,7 @@ type Fake struct {
 	OnAudit        func(context.Context, api.AuditQuery, func(api.AuditLine) error) error
 	OnUsers        func(context.Context) (*api.Users, error)
 	OnChangeUser   func(context.Context, api.UserChange) (*api.Users, error)
+	OnCheck        func(context.Context, api.CheckQuery) (*api.CheckReport, error)
 	OnHistory      func(context.Context, api.VolumeName) (*api.History, error)
 	OnWebLink      func(context.Context) (*api.WebLink, error)
 	OnNodes        func(context.Context) (*api.Nodes, error)
@@ -198,4 +199,12 @@ func (f *Fake) ChangeDevice(ctx context.Context, r api.DeviceChange) (*api.Devic
 		return nil, notFaked("ChangeDevice")
 	}
 	return f.OnChangeDevice(ctx, r)
+}
+
+// Check implements api.Service.
+func (f *Fake) Check(ctx context.Context, q api.CheckQuery) (*api.CheckReport, error) {
+	if f.OnCheck == nil {
+		return nil, notFaked("Check")
+	}
+	return f.OnCheck(ctx, q)
 }
