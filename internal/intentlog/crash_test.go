@@ -14,13 +14,20 @@ var (
 // matrix runs one script with a crash at its k-th I/O call, for every n-th k, and two further lives after it. It returns
 // the first broken promise.
 func matrix(seed uint64, left protection, steps, every int) (runs int, err error) {
+	failed := 0 // the newest call at which a sync failed: to ask for an earlier one is the same
 	for call := 1 + int(seed)%every; ; call += every {
 		ended := false
-		for _, kind := range []struct{ power, torn bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
-			calls, err := oneRun(seed, left, steps, call, kind.power, kind.torn)
+		for _, kind := range []struct{ power, torn, eio bool }{{}, {power: true}, {torn: true}, {power: true, torn: true}, {eio: true}, {eio: true, power: true}} {
+			if kind.eio && call < failed {
+				continue
+			}
+			calls, failedAt, err := oneRun(seed, left, steps, crashPlan{call, kind.torn, kind.eio}, kind.power)
 			runs++
+			if kind.power {
+				failed = max(failed, failedAt)
+			}
 			if err != nil {
-				return runs, fmt.Errorf("seed %d, crash at call %d (power %v, torn %v): %w", seed, call, kind.power, kind.torn, err)
+				return runs, fmt.Errorf("seed %d, crash at call %d (%+v): %w", seed, call, kind, err)
 			}
 			ended = calls < call
 		}
@@ -31,22 +38,23 @@ func matrix(seed uint64, left protection, steps, every int) (runs int, err error
 }
 
 // oneRun is a crash at that call, then lives with crashes elsewhere, then a power cut.
-func oneRun(seed uint64, left protection, steps, call int, power, torn bool) (calls int, err error) {
+func oneRun(seed uint64, left protection, steps int, plan crashPlan, power bool) (calls, failedAt int, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
+	call := plan.call
 	w := newWorld(int64(seed)<<16+int64(call), left)
-	if err := w.live(steps, crashPlan{call: call, torn: torn}, seed, power); err != nil {
-		return w.calls, err
+	if err := w.live(steps, plan, seed, power); err != nil {
+		return w.calls, w.failedAt, err
 	}
-	calls = w.calls
+	calls, failedAt = w.calls, w.failedAt
 	again := crashPlan{call: 1 + (call*7+int(seed)*13)%60, torn: call%2 == 0}
 	if err := w.live(steps/2, again, seed+uint64(call), call%3 > 0); err != nil {
-		return calls, err
+		return calls, failedAt, err
 	}
-	return calls, w.live(steps/4, crashPlan{}, seed+uint64(call)+1, true)
+	return calls, failedAt, w.live(steps/4, crashPlan{}, seed+uint64(call)+1, true)
 }
 
 func TestCrashAtEveryCall(t *testing.T) {

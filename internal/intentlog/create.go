@@ -135,6 +135,7 @@ func (l *Log) createFloor() error {
 		}
 		l.floor.slot, l.floor.tried = slot, uint64(slot+1)
 	}
+	l.floor.show()
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"keelson/internal/lineage"
 	"keelson/internal/vfs"
@@ -26,19 +27,20 @@ type floorStore struct {
 	mu     sync.Mutex // over file I/O and what is durable
 	file   vfs.File
 	id     logID
-	record floorRecord // durable
-	slot   int         // that has it
-	tried  uint64      // sequence of the newest record tried
+	record floorRecord                 // durable
+	shown  atomic.Pointer[floorRecord] // the same, for whoever must not wait for the disk
+	slot   int                         // that has it
+	tried  uint64                      // sequence of the newest record tried
 	sector [sectorBytes]byte
 
 	wantMu sync.Mutex
 	want   lineage.Position // the furthest that waits for mu: callers that come together share one write
 }
 
-func (s *floorStore) position() lineage.Position {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.record.position
+// show lets readers see the record that is durable now. Under mu.
+func (s *floorStore) show() {
+	r := s.record
+	s.shown.Store(&r)
 }
 
 // SetFloor makes durable that everything up to the position is durable here, which the caller has seen to before
@@ -100,9 +102,7 @@ func (l *Log) Reserve(n uint64) error {
 
 // Reserved is the number up to which all may be in use.
 func (l *Log) Reserved() uint64 {
-	l.floor.mu.Lock()
-	defer l.floor.mu.Unlock()
-	return l.floor.record.reserved
+	return l.floor.shown.Load().reserved
 }
 
 // savedHeader is the sequence and the history of the durable header. The history is not changed in place.
@@ -145,7 +145,17 @@ func (l *Log) writeFloor(doing string, r floorRecord, header uint64) error {
 		return l.durable(doing, err)
 	}
 	s.record, s.slot = r, slot
+	s.show()
 	return nil
+}
+
+// prove writes the newest record once more, as it is, and syncs.
+func (s *floorStore) prove() error {
+	encodeFloor(s.sector[:], s.record, &s.id)
+	if _, err := s.file.WriteAt(s.sector[:], floorAt(s.slot)); err != nil {
+		return err
+	}
+	return s.file.Datasync()
 }
 
 // encodeFloor fills a sector:
@@ -194,5 +204,6 @@ func (s *floorStore) load(name string) error {
 		}
 	}
 	s.tried, s.want = s.record.sequence, s.record.position
+	s.show()
 	return nil
 }

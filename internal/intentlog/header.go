@@ -63,7 +63,7 @@ type headerDoc struct {
 	MapCheck       uint64          `json:"map_check"`       // sum over the committed pages: which checkpoint wrote each
 }
 
-// Header returns a copy of the header.
+// Header returns a copy of the header as it is durably. It never waits for the disk.
 func (l *Log) Header() Header {
 	l.header.mu.Lock()
 	defer l.header.mu.Unlock()
@@ -79,15 +79,15 @@ func (l *Log) Save(change func(*Header)) error {
 
 // saveDoc saves what change makes of the header; what is the log's own is put back, since it knows better.
 func (l *Log) saveDoc(doing string, change func(*headerDoc)) error {
-	l.header.mu.Lock()
-	defer l.header.mu.Unlock()
+	l.header.saving.Lock()
+	defer l.header.saving.Unlock()
 	if err := l.usable(); err != nil {
 		return err
 	}
-	doc := l.header.doc
+	doc := l.header.doc // only a save changes it
+	old := doc.Header
 	doc.Header = doc.Header.clone()
 	change(&doc)
-	old := &l.header.doc.Header
 	doc.Volume, doc.SizeBytes, doc.RegionBytes, doc.ExtentBytes = old.Volume, old.SizeBytes, old.RegionBytes, old.ExtentBytes
 	if err := l.durable(doing, l.header.save(doc, l.stamp.Add(1), l.leftOut(twoHeaderSlots))); err != nil {
 		return err

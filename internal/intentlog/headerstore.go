@@ -24,14 +24,16 @@ func headerSlotAt(slot int) int64 { return blockBytes + int64(slot)*headerSlotBy
 
 // headerStore keeps the header in two slots that are written in turn.
 type headerStore struct {
-	mu       sync.Mutex
+	saving   sync.Mutex // over file I/O and what only saves use: one at a time
 	file     vfs.File
 	id       logID
-	doc      headerDoc // as it is in the newest slot
-	slot     int       // the newest one
-	sequence uint64    // of the newest save tried; each try has its own
-	saved    uint64    // of the newest save that is durable
-	buf      []byte
+	slot     int    // the newest one
+	sequence uint64 // of the newest save tried; each try has its own
+	buf      []byte // the newest slot's bytes after load
+
+	mu    sync.Mutex // over what follows; never held during I/O, so that a disk that hangs keeps nobody from reading it
+	doc   headerDoc  // as it is in the newest slot
+	saved uint64     // sequence of the newest save that is durable
 }
 
 // save writes the document into the other slot and syncs. On an error the newest slot still holds what it held.
@@ -51,8 +53,19 @@ func (s *headerStore) save(doc headerDoc, stamp uint64, inPlace bool) error {
 	if err := s.file.Datasync(); err != nil {
 		return err
 	}
-	s.doc, s.slot, s.saved = doc, slot, s.sequence
+	s.slot = slot
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.doc, s.saved = doc, s.sequence
 	return nil
+}
+
+// prove writes the newest slot once more, as it is, and syncs. If it was durable nothing changes, whenever the power goes.
+func (s *headerStore) prove() error {
+	if _, err := s.file.WriteAt(s.buf, headerSlotAt(s.slot)); err != nil {
+		return err
+	}
+	return s.file.Datasync()
 }
 
 // encodeHeader appends a slot:
@@ -104,27 +117,28 @@ func decodeHeader(src []byte, id *logID) (doc headerDoc, sequence uint64, c cond
 }
 
 // readSlot reads what is used of one slot.
-func (s *headerStore) readSlot(slot int) (doc headerDoc, sequence uint64, c condition, err error) {
-	src := make([]byte, sectorBytes)
+func (s *headerStore) readSlot(slot int) (src []byte, doc headerDoc, sequence uint64, c condition, err error) {
+	src = make([]byte, sectorBytes)
 	if _, err := s.file.ReadAt(src, headerSlotAt(slot)); err != nil && err != io.EOF {
-		return doc, 0, damaged, err
+		return nil, doc, 0, damaged, err
 	}
 	if _, c := unseal(src, kindHeader, 0, &s.id); c == whole {
 		if n, ok := headerPayloadBytes(src); ok {
 			src = make([]byte, sectorsFor(n)*sectorBytes)
 			if _, err := s.file.ReadAt(src, headerSlotAt(slot)); err != nil && err != io.EOF {
-				return doc, 0, damaged, err
+				return nil, doc, 0, damaged, err
 			}
 		}
 	}
-	return decodeHeader(src, &s.id)
+	doc, sequence, c, err = decodeHeader(src, &s.id)
+	return src, doc, sequence, c, err
 }
 
 // load finds the newest header. One torn slot is what a crash leaves; anything else that is not whole is damage.
 func (s *headerStore) load(name string) error {
 	found := false
 	for slot := range 2 {
-		doc, sequence, c, err := s.readSlot(slot)
+		src, doc, sequence, c, err := s.readSlot(slot)
 		var corrupt *CorruptError
 		switch {
 		case c == torn:
@@ -139,7 +153,7 @@ func (s *headerStore) load(name string) error {
 			return err
 		case !found || sequence > s.saved:
 			found = true
-			s.doc, s.slot, s.saved, s.sequence = doc, slot, sequence, sequence
+			s.doc, s.slot, s.saved, s.sequence, s.buf = doc, slot, sequence, sequence, src
 		}
 	}
 	if !found {

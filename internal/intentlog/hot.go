@@ -196,13 +196,19 @@ func (s *hotSet) write() error {
 	for ; len(s.dirty) > 0; s.dirty = s.dirty[:len(s.dirty)-1] {
 		sector := s.dirty[len(s.dirty)-1]
 		s.order[sector]++
-		copy(s.buf[:], s.image[sector*payloadBytes:][:payloadBytes])
-		seal(s.buf[:], kindHot, sector, s.order[sector], &s.id)
-		if _, err := s.file.WriteAt(s.buf[:], hotSectorAt(sector)); err != nil {
+		if err := s.put(sector); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// put writes one sector as it is here. Under flush.
+func (s *hotSet) put(sector int) error {
+	copy(s.buf[:], s.image[sector*payloadBytes:][:payloadBytes])
+	seal(s.buf[:], kindHot, sector, s.order[sector], &s.id)
+	_, err := s.file.WriteAt(s.buf[:], hotSectorAt(sector))
+	return err
 }
 
 // cool cools what was last touched before the epoch, in memory and then in the file. Nothing waits for the file: until

@@ -69,6 +69,25 @@ func (s *hotSet) load(name string, g geometry) (hot []int64, err error) {
 	return hot, nil
 }
 
+// prove writes every sector that has something hot once more, as it is, and syncs. That a sector which is all cool may be an
+// older one on the disk does no harm.
+func (s *hotSet) prove() error {
+	wrote := false
+	for sector := range s.order {
+		if allZero(s.image[sector*payloadBytes:][:payloadBytes]) {
+			continue
+		}
+		if err := s.put(sector); err != nil {
+			return err
+		}
+		wrote = true
+	}
+	if !wrote {
+		return nil
+	}
+	return s.file.Datasync()
+}
+
 // create writes the whole file, all cool.
 func (s *hotSet) create(g geometry) error {
 	const writeSectors = 256

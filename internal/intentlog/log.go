@@ -26,7 +26,8 @@ import (
 
 // Log is one open intent log. All methods may be called concurrently.
 //
-// Locks, outermost first: checkpoint, header.mu, hot.flush, hot.mu, floor.mu, table.mu, versions.mu. Hot takes none.
+// Locks, outermost first: checkpoint, header.saving, hot.flush, hot.mu, floor.mu, header.mu, table.mu, versions.mu. Hot takes none.
+// What only reads (Header, Floor, Reserved, Hot, IsHot, Version, digests) never waits for the disk.
 type Log struct {
 	dir      string
 	geometry geometry
@@ -80,6 +81,7 @@ const (
 	dataBeforeMap                            // data is synced before the map
 	cleanHotIsDurable                        // MarkClean syncs the hot set
 	syncAtOpen                               // what a killed process wrote is synced before it is believed
+	writeAtOpen                              // ... and written once more: a sync that failed earlier has left it in memory alone
 	floorNeverLower                          // a flush's floor is above the position of an older checkpoint
 )
 
@@ -143,7 +145,7 @@ func (l *Log) Floor() lineage.Position {
 	if l.leftOut(floorNeverLower) {
 		return position
 	}
-	return later(l.floor.position(), position, history)
+	return later(l.floor.shown.Load().position, position, history)
 }
 
 // later is the later of a floor record and a header's position. A record of a generation that the history does not

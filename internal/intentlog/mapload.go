@@ -23,7 +23,7 @@ type mapLoader struct {
 
 // loadMap fills the map with what the header's checkpoint committed. Every committed page must be there: the sum of
 // their marks is in the header. Slots beyond that, whole, torn or damaged, are leftovers of checkpoints that were not
-// committed; a whole one is written anew by the next checkpoint, so that its number never becomes true later.
+// committed; one that is not damaged is written anew by the next checkpoint, so that its number never becomes true later.
 func (l *Log) loadMap() error {
 	m := &mapLoader{log: l, doc: &l.header.doc, buf: make([]byte, min(mapLoadPages, l.geometry.pages())*2*pageSlotBytes)}
 	l.versions.init(l.geometry, m.doc.Base)
@@ -85,6 +85,8 @@ func (m *mapLoader) page(page int64, b []byte) error {
 		switch {
 		case s.condition == damaged && m.damage == nil:
 			m.damage = &CorruptError{File: l.path(mapFile), Offset: at, Why: fmt.Sprintf("page %d: %s", page, s.why)}
+		case s.condition == torn:
+			l.versions.markDirty(page) // an older write of it may be whole on the disk, should it be lost again
 		case s.condition != whole || s.checkpoint <= m.doc.BaseCheckpoint:
 		case s.checkpoint > m.doc.Checkpoint+1:
 			return &CorruptError{File: l.path(mapFile), Offset: at,

@@ -13,6 +13,7 @@ func TestEveryProtectionIsNeeded(t *testing.T) {
 		"hot mark before the write": hotBeforeWrite, "cool after the commit": coolAfterCommit, "two header slots": twoHeaderSlots,
 		"two map slots": twoMapSlots, "touched stay hot": touchedStayHot,
 		"map before header": mapBeforeHeader, "data before map": dataBeforeMap, "sync at open": syncAtOpen,
+		"written once more at open": writeAtOpen,
 		"clean hot is durable": cleanHotIsDurable,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -47,11 +47,14 @@ func (l *Log) open(fsys vfs.FS) error {
 	if err := l.loadMap(); err != nil {
 		return err
 	}
-	if err := l.compactTable(); err != nil {
-		return err
-	}
 	hot, err := l.hot.load(l.path(hotFile), l.geometry)
 	if err != nil {
+		return err
+	}
+	if err := l.prove(); err != nil {
+		return err
+	}
+	if err := l.compactTable(); err != nil {
 		return err
 	}
 	if l.clean.Load() {
@@ -62,6 +65,23 @@ func (l *Log) open(fsys vfs.FS) error {
 		l.versions.set(first, min(first+l.geometry.regionsPerExtent(), l.Regions())-1, lineage.Unknown)
 	}
 	return nil
+}
+
+// prove makes durable what is believed here and that no later save proves to be: the newest header, the newest floor, what
+// is hot. A sync that failed in an earlier life left it in memory, where it reads as if it were on the disk, and no sync
+// writes it again (vfs.File.Datasync). The same bytes in the same place: whenever the power goes, nothing that was durable is
+// lost. The map needs none of it: the header names no page before it was synced. It comes before anything else is written.
+func (l *Log) prove() error {
+	if l.leftOut(writeAtOpen) {
+		return nil
+	}
+	if err := l.header.prove(); err != nil {
+		return err
+	}
+	if err := l.floor.prove(); err != nil {
+		return err
+	}
+	return l.hot.prove()
 }
 
 // openFiles opens and locks the files and sees that they belong together. What a process that was killed had written but

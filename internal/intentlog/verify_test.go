@@ -25,6 +25,9 @@ func (w *world) verify(before *Log, flights []*flight) error {
 		return err
 	}
 	defer data.Close()
+	if err := forgetHot(l, data); err != nil {
+		return err
+	}
 	for _, check := range []func(*Log, vfs.File) error{w.checkHeader, w.checkContent, w.checkFloor,
 		func(l *Log, _ vfs.File) error { return w.checkHot(l, before, flights) }} {
 		if err := check(l, data); err != nil {

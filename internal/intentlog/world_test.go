@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 
 	"keelson/internal/lineage"
 	"keelson/internal/vfs"
@@ -31,15 +32,17 @@ type world struct {
 	lives  int
 	err    error // a promise that was broken, noticed in the middle of a life
 
-	crash   crashPlan
-	calls   int
-	dead    bool // the crash has come: every call fails
-	nested  bool // inside of the hook
-	busy    bool // a checkpoint runs: the hook writes beside it
-	gen     lineage.GenID
-	index   uint16
-	number  uint64
-	flights []*flight
+	crash    crashPlan
+	calls    int
+	dead     bool // the crash has come: every call fails
+	failed   bool // a sync has
+	failedAt int  // the newest call of that kind
+	nested   bool // inside of the hook
+	busy     bool // a checkpoint runs: the hook writes beside it
+	gen      lineage.GenID
+	index    uint16
+	number   uint64
+	flights  []*flight
 
 	// What was promised, and what may be.
 	history           map[int64][]lineage.Position          // by region: its writes, in order
@@ -51,6 +54,7 @@ type world struct {
 	markTried         bool                                  // MarkClean was called and no ClearClean has returned since
 	forgetTried       bool                                  // ForgetAll was called in this life
 	created           bool                                  // Create has returned
+	made              bool                                  // the content is there
 	unknownAtMark     int64
 }
 
@@ -66,6 +70,7 @@ type flight struct {
 type crashPlan struct {
 	call int  // number of the I/O call; 0: at the end of the script
 	torn bool // that call is carried out in part
+	eio  bool // instead of a crash there, the first sync from it on fails, and the life ends when somebody says so
 }
 
 func newWorld(seed int64, left protection) *world {
@@ -82,6 +87,13 @@ func (w *world) hook(op, path string, off int64, n int) error {
 		return vfs.ErrCrashed
 	}
 	w.calls++
+	if w.crash.eio {
+		if op != "sync" || w.failed || w.calls < w.crash.call {
+			return nil
+		}
+		w.failed, w.failedAt = true, w.calls
+		return syscall.EIO
+	}
 	if w.crash.call > 0 && w.calls >= w.crash.call {
 		w.dead = true
 		if w.crash.torn {
@@ -163,7 +175,7 @@ func pattern(at lineage.Position, region int64) []byte {
 // live runs one life: open or create, check what is there, then steps until the planned crash or the end of the script.
 func (w *world) live(steps int, plan crashPlan, script uint64, power bool) error {
 	w.lives++
-	w.crash, w.calls, w.dead = plan, 0, false
+	w.crash, w.calls, w.dead, w.failed = plan, 0, false, false
 	w.rng = rand.New(rand.NewPCG(script, uint64(w.lives)))
 	w.flights = nil
 	w.mem.Inject(w.hook)
@@ -174,7 +186,7 @@ func (w *world) live(steps int, plan crashPlan, script uint64, power bool) error
 	if w.err != nil {
 		return w.err
 	}
-	if err != nil && !errors.Is(err, vfs.ErrCrashed) {
+	if err != nil && !errors.Is(err, vfs.ErrCrashed) && !(w.failed && errors.Is(err, syscall.EIO)) {
 		return fmt.Errorf("life %d: %w", w.lives, err)
 	}
 	before := w.log
@@ -197,13 +209,7 @@ func (w *world) start() (err error) {
 	if w.data, err = w.mem.Open("/data", vfs.Create); err != nil {
 		return err
 	}
-	if err := w.data.Truncate(worldRegions * worldRegion); err != nil {
-		return err
-	}
-	if err := w.data.Datasync(); err != nil {
-		return err
-	}
-	if err := w.mem.SyncDir("/"); err != nil {
+	if err := w.makeData(); err != nil {
 		return err
 	}
 	l, err := Open(w.mem, "/log", w.options())
@@ -218,7 +224,38 @@ func (w *world) start() (err error) {
 	}
 	w.created = true
 	w.log = l
+	if err := forgetHot(l, w.data); err != nil {
+		return err
+	}
 	return w.begin()
+}
+
+// makeData makes the content durable, once.
+func (w *world) makeData() error {
+	if w.made {
+		return nil
+	}
+	for _, size := range []int64{0, worldRegions * worldRegion} {
+		if err := w.data.Truncate(size); err != nil {
+			return err
+		}
+	}
+	if err := w.data.Datasync(); err != nil {
+		return err
+	}
+	err := w.mem.SyncDir("/")
+	w.made = err == nil
+	return err
+}
+
+// forgetHot does what whoever has the data does after a stop that was not clean.
+func forgetHot(l *Log, data vfs.File) error {
+	for _, e := range l.HotExtents() {
+		if err := data.Forget(e*worldExtent, worldExtent); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // begin starts a generation, as a source does.

@@ -17,7 +17,7 @@ var (
 
 // Error says which operation failed on which file, and why.
 type Error struct {
-	Op   string // open, lock, read, write, sync, zero, extents, truncate, size, identity, remove, rename, syncdir, mkdir, stat, list
+	Op   string // open, lock, read, write, sync, forget, zero, extents, truncate, size, identity, remove, rename, syncdir, mkdir, stat, list
 	Path string
 	Off  int64 // of read, write and zero
 	Err  error

@@ -24,7 +24,7 @@ var ErrTorn = errors.New("torn")
 //
 // Directories are durable when made. Names that were made, changed or removed without SyncDir, and sizes and sectors
 // without Datasync, are each kept or lost by a power crash at random; a sector also keeps any of the last few contents
-// it had since it was durable.
+// it had since it was durable. A Datasync that fails loses what it should have written: see its comment.
 type Mem struct {
 	mu      sync.Mutex // over everything below, and what is in files
 	rand    *rand.Rand

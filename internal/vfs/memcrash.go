@@ -2,15 +2,20 @@ package vfs
 
 import (
 	"maps"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
 )
 
 // CrashProcess ends the process that used the file system: handles are dead, locks are gone, everything written is there.
+// But some of what a failed Datasync lost may have left the memory meanwhile: then the disk's content shows.
 func (m *Mem) CrashProcess() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for _, path := range slices.Sorted(maps.Keys(m.names)) {
+		m.names[path].evict(m.rand)
+	}
 	m.drop()
 }
 
@@ -57,7 +62,55 @@ func (f *memFile) settle(r *rand.Rand) {
 		f.size = f.sizes[k]
 	}
 	f.sizes = nil
+	f.forget(r, 0, math.MaxInt64)
+	if len(f.lostSizes) > 0 {
+		f.size, f.lostSizes = f.lostSizes[r.IntN(len(f.lostSizes))], nil
+	}
 	f.clearFrom(f.size)
+}
+
+// lose takes what is not durable for clean, after a failed Datasync. What a truncation cut off is not data: it is kept with
+// the names, and follows later.
+func (f *memFile) lose(r *rand.Rand) {
+	for _, n := range f.unsyncedSectors() {
+		switch past := f.unsynced[n]; {
+		case n*SectorBytes >= f.size:
+			continue
+		case r.IntN(4) > 0:
+			f.lost[n] = past
+		}
+		delete(f.unsynced, n)
+	}
+	if len(f.sizes) > 0 && r.IntN(2) == 0 {
+		f.lostSizes = append(f.lostSizes, f.sizes...)
+	}
+	f.sizes = nil
+}
+
+// forget shows what the disk has of the lost sectors in a range of bytes.
+func (f *memFile) forget(r *rand.Rand, from, to int64) {
+	for _, n := range slices.Sorted(maps.Keys(f.lost)) {
+		if past := f.lost[n]; n*SectorBytes < to && (n+1)*SectorBytes > from {
+			f.setSector(n, past[r.IntN(len(past))])
+			delete(f.lost, n)
+		}
+	}
+}
+
+// evict forgets pages at random.
+func (f *memFile) evict(r *rand.Rand) {
+	if len(f.lost) == 0 {
+		return
+	}
+	pages := map[int64]bool{}
+	for n := range f.lost {
+		pages[n*SectorBytes/memPageBytes] = true
+	}
+	for _, page := range slices.Sorted(maps.Keys(pages)) {
+		if r.IntN(4) == 0 {
+			f.forget(r, page*memPageBytes, (page+1)*memPageBytes)
+		}
+	}
 }
 
 // unsyncedSectors are the numbers of the sectors that are not durable, ascending: the same seed makes the same crash.
@@ -89,7 +142,11 @@ func (m *Mem) Peek(path string, sector int64) (now, durable [SectorBytes]byte) {
 		now = *s
 	}
 	durable = now
-	if past, ok := f.unsynced[sector]; ok {
+	past, ok := f.unsynced[sector]
+	if !ok {
+		past, ok = f.lost[sector]
+	}
+	if ok {
 		durable = [SectorBytes]byte{}
 		if past[0] != nil {
 			durable = *past[0]

@@ -19,6 +19,10 @@ type memFile struct {
 	changed  int64                          // ChangeTime
 	unsynced map[int64][]*[SectorBytes]byte // by sector: the durable content first, then what it was later (nil: zero); not the newest
 	sizes    []int64                        // the same of the size
+
+	// What a failed Datasync left: clean, and not on the disk. No later one writes it, unless it is written anew.
+	lost      map[int64][]*[SectorBytes]byte // like unsynced
+	lostSizes []int64
 }
 
 const (
@@ -28,7 +32,7 @@ const (
 
 func newMemFile(m *Mem) *memFile {
 	m.inodes++
-	f := &memFile{mem: m, inode: m.inodes, pages: map[int64]*[memPageBytes]byte{}, unsynced: map[int64][]*[SectorBytes]byte{}}
+	f := &memFile{mem: m, inode: m.inodes, pages: map[int64]*[memPageBytes]byte{}, unsynced: map[int64][]*[SectorBytes]byte{}, lost: map[int64][]*[SectorBytes]byte{}}
 	f.touch()
 	return f
 }
@@ -54,7 +58,9 @@ func (f *memFile) sector(n int64) *[SectorBytes]byte {
 
 // remember keeps what the sector is, before it changes.
 func (f *memFile) remember(n int64) {
-	past := append(f.unsynced[n], f.sector(n))
+	past := append(f.unsynced[n], f.lost[n]...) // only one of them has any
+	delete(f.lost, n)
+	past = append(past, f.sector(n))
 	if len(past) > memPast {
 		past = append(past[:1], past[2:]...)
 	}
@@ -79,9 +85,16 @@ func (f *memFile) setSector(n int64, to *[SectorBytes]byte) {
 
 func (f *memFile) setSize(size int64) {
 	if size != f.size {
+		f.regainSize()
 		f.sizes = append(f.sizes, f.size)
 		f.size = size
 	}
+}
+
+// regainSize lets the next Datasync write the size that one before failed to.
+func (f *memFile) regainSize() {
+	f.sizes = append(f.lostSizes, f.sizes...)
+	f.lostSizes = nil
 }
 
 // put writes one piece that lies within a sector; nil: zeroes.
@@ -131,8 +144,11 @@ func (f *memFile) write(p []byte, n int, off int64, keep func() bool) {
 				from = p[done:]
 			}
 			f.put(from, piece, off+int64(done))
-			if p != nil {
-				f.setSize(max(f.size, off+int64(done+piece)))
+			if end := off + int64(done+piece); p != nil {
+				if len(f.lostSizes) > 0 && end > f.lostSizes[0] {
+					f.regainSize()
+				}
+				f.setSize(max(f.size, end))
 			}
 		}
 		done += piece
@@ -221,9 +237,14 @@ func (h *memHandle) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
+// Datasync that fails loses what it should have written, as Linux does: the system shows it still, and takes it for clean;
+// it is not on the disk, and no later Datasync writes it. Some of it has reached the disk all the same.
 func (h *memHandle) Datasync() error {
 	torn, err := h.begin("sync", 0, 0)
 	if err != nil && !torn {
+		if !errors.Is(err, ErrCrashed) && !errors.Is(err, fs.ErrClosed) {
+			h.loseUnsynced()
+		}
 		return err
 	}
 	m := h.file.mem
@@ -234,10 +255,33 @@ func (h *memHandle) Datasync() error {
 				delete(h.file.unsynced, n)
 			}
 		}
+		if !errors.Is(err, ErrCrashed) {
+			h.file.lose(m.rand)
+		}
 		return err
 	}
 	clear(h.file.unsynced)
 	h.file.sizes = nil
+	return nil
+}
+
+func (h *memHandle) loseUnsynced() {
+	m := h.file.mem
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if h.usable() == nil {
+		h.file.lose(m.rand)
+	}
+}
+
+func (h *memHandle) Forget(off, n int64) error {
+	m := h.file.mem
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := h.usable(); err != nil {
+		return fail("forget", h.path, off, err)
+	}
+	h.file.forget(m.rand, off, off+n)
 	return nil
 }
 

@@ -113,6 +113,15 @@ func (f *osFile) Datasync() error {
 	return fail("sync", f.path, 0, err)
 }
 
+func (f *osFile) Forget(off, n int64) error {
+	if err := f.enter(); err != nil {
+		return fail("forget", f.path, off, err)
+	}
+	defer f.mu.RUnlock()
+	_, err := retry(func() (int, error) { return 0, unix.Fadvise(f.fd, off, n, unix.FADV_DONTNEED) })
+	return fail("forget", f.path, off, err)
+}
+
 func (f *osFile) Truncate(size int64) error {
 	if f.device {
 		return fail("truncate", f.path, 0, errors.New("a block device has the size that it has"))

@@ -16,8 +16,12 @@ type File interface {
 	ReadAt(p []byte, off int64) (int, error)
 	// WriteAt writes all of p or returns an error. It grows a file, never a device.
 	WriteAt(p []byte, off int64) (int, error)
-	// Datasync makes everything written before durable, the file's size included.
+	// Datasync makes everything written before durable, the file's size included. After an error that is not known of
+	// anything written before, and never will be: a later Datasync does not write it again.
 	Datasync() error
+	// Forget drops what memory holds of a range and the disk is believed to have, so that later reads are of the disk: after a
+	// Datasync that failed, memory shows what never reached it. What is not written yet stays. As far as the system does it.
+	Forget(off, n int64) error
 	// Zero makes a range inside the file read as zero; the size stays. With punch its storage is given back where that is possible.
 	Zero(off, n int64, punch bool) error
 	// Extents reports allocation from off for at most n bytes, in order, without gaps; it may stop early. A device is all data.

@@ -221,6 +221,7 @@ type deadDisk struct{ err error }
 func (d deadDisk) ReadAt([]byte, int64) (int, error)            { return 0, d.err }
 func (d deadDisk) WriteAt([]byte, int64) (int, error)           { return 0, d.err }
 func (d deadDisk) Datasync() error                              { return d.err }
+func (d deadDisk) Forget(int64, int64) error                    { return d.err }
 func (d deadDisk) Zero(int64, int64, bool) error                { return d.err }
 func (d deadDisk) Extents(int64, int64) ([]block.Extent, error) { return nil, d.err }
 func (d deadDisk) Truncate(int64) error                         { return d.err }
