@@ -16,11 +16,11 @@ var (
 // world lives, crashes and compares.
 type world interface {
 	live(steps int, plan crashPlan, script uint64, power bool) error
-	made() int  // calls in the last life
-	steps() int // of a first life
+	made() (calls, failedAt int) // in the last life, and at which of all a sync failed last
+	steps() int                  // of a first life
 }
 
-func (w *crasher) made() int { return w.calls }
+func (w *crasher) made() (calls, failedAt int) { return w.calls, w.failedAt }
 
 func (w *logWorld) steps() int   { return 30 }
 func (w *storeWorld) steps() int { return 12 } // each is a dozen calls
@@ -35,14 +35,22 @@ func newStoreWorld(seed int64, left protection) world {
 
 // matrix runs one script with a crash at every n-th of its I/O calls, each of four kinds, and further lives after it.
 func matrix(make func(int64, protection) world, seed uint64, left protection, every int) (runs int, err error) {
+	failed := 0 // the newest call at which a sync failed: to ask for an earlier one is the same
 	for call := 1 + int(seed)%every; ; call += every {
 		ended := false
-		for k, kind := range []struct{ power, torn bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
-			w := make(int64(seed)<<20+int64(call)<<2+int64(k), left)
-			err := w.live(w.steps(), crashPlan{call, kind.torn}, seed, kind.power)
-			ended = w.made() < call
+		for k, kind := range []struct{ power, torn, eio bool }{{}, {power: true}, {torn: true}, {power: true, torn: true}, {eio: true}, {eio: true, torn: true}, {eio: true, power: true}} {
+			if kind.eio && call < failed {
+				continue
+			}
+			w := make(int64(seed)<<20+int64(call)<<3+int64(k), left)
+			err := w.live(w.steps(), crashPlan{call, kind.torn, kind.eio}, seed, kind.power)
+			calls, failedAt := w.made()
+			ended = calls < call
+			if kind.power {
+				failed = max(failed, failedAt)
+			}
 			for life := 1; err == nil && life < 4; life++ {
-				again := crashPlan{1 + (call*7+life*13)%50, (call+life)%2 == 0}
+				again := crashPlan{1 + (call*7+life*13)%50, (call+life)%2 == 0, (call+life)%3 == 0}
 				err = w.live(w.steps()*2/3, again, seed+uint64(call*life), (call+life)%3 > 0)
 			}
 			if err == nil {
@@ -52,7 +60,7 @@ func matrix(make func(int64, protection) world, seed uint64, left protection, ev
 				err = w.live(0, crashPlan{}, seed, true)
 			}
 			if runs++; err != nil {
-				return runs, fmt.Errorf("seed %d, crash at call %d (power %v, torn %v): %w", seed, call, kind.power, kind.torn, err)
+				return runs, fmt.Errorf("seed %d, crash at call %d (%+v): %w", seed, call, kind, err)
 			}
 		}
 		if ended {

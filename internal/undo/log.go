@@ -65,6 +65,7 @@ const (
 	nameSynced                           // ... and its name when Begin and Drop return
 	noteSynced                           // a rollback's note is durable when BeginRollback returns
 	syncAtOpen                           // what a killed process wrote is synced before it is believed
+	writeAtOpen                          // ... and the newest batch written once more: a sync that failed has left it in memory alone
 	salvageSynced                        // a salvage's content is durable before it has its name
 	salvageNamed                         // ... and its name when Commit and Delete return
 	salvageApart                         // a salvage gets its name only when it is whole

@@ -16,7 +16,7 @@ func TestEveryProtectionIsNeeded(t *testing.T) {
 	}{
 		{"save is synced", newLogWorld, saveSynced}, {"images name their anchor", newLogWorld, imagesNamed},
 		{"a torn tail is cut", newLogWorld, tailCut}, {"an anchor is synced", newLogWorld, anchorSynced},
-		{"an anchor's name is synced", newLogWorld, nameSynced}, {"sync at open", newLogWorld, syncAtOpen}, {"a rollback's note is synced", newLogWorld, noteSynced},
+		{"an anchor's name is synced", newLogWorld, nameSynced}, {"sync at open", newLogWorld, syncAtOpen}, {"the newest batch is written once more", newLogWorld, writeAtOpen}, {"a rollback's note is synced", newLogWorld, noteSynced},
 		{"a salvage is synced", newStoreWorld, salvageSynced}, {"a salvage's name is synced", newStoreWorld, salvageNamed},
 		{"a salvage is written apart", newStoreWorld, salvageApart}, {"names are synced at open", newStoreWorld, syncAtOpen},
 	} {

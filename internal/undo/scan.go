@@ -2,7 +2,7 @@ package undo
 
 import "encoding/binary"
 
-// scan finds the images of the anchor, and the end of those that can be trusted. A batch is written only after the one
+// scan finds the images of the anchor, and the end of those that can be trusted; when it returns they are durable. A batch is written only after the one
 // before it is durable, so a record whose batch begins after another one's ordinal proves that one durable: unless that one is
 // whole, it is damage. What is not proved is the tail: there everything is checked, and the first that is torn ends the log.
 func (l *Log) scan() error {
@@ -17,7 +17,11 @@ func (l *Log) scan() error {
 	if err := s.checkTail(); err != nil {
 		return err
 	}
+	s.secured = s.tailAt
 	if err := s.prove(); err != nil {
+		return err
+	}
+	if err := s.secureTail(); err != nil {
 		return err
 	}
 	l.ordinal = s.n
@@ -38,6 +42,7 @@ type scanner struct {
 	tailAt      int64  // where the newest batch begins
 	tailFrom    uint64 // its first ordinal
 	tailRegions []int64
+	secured     int64 // the end of what is durable for sure
 }
 
 func (s *scanner) name() string { return s.log.path(imagesFile) }
@@ -149,6 +154,26 @@ func (s *scanner) checkTail() error {
 		at += h.bytes()
 	}
 	return nil
+}
+
+// secureTail writes the newest batch once more, as it is, and syncs: if its sync failed in an earlier life it is in memory, where
+// it reads as if it were on the disk, and no sync writes it again (vfs.File.Datasync). What was durable stays so all the while.
+func (s *scanner) secureTail() error {
+	if s.at == s.secured || s.log.leftOut(writeAtOpen) {
+		return nil
+	}
+	w := window{file: s.log.file, piece: windowBytes}
+	for at := s.secured; at < s.at; {
+		b, err := w.get(at, int(min(windowBytes, s.at-at)))
+		if err != nil {
+			return err
+		}
+		if _, err := s.log.file.WriteAt(b, at); err != nil {
+			return err
+		}
+		at += int64(len(b))
+	}
+	return s.log.file.Datasync()
 }
 
 func (s *scanner) decode(b []byte) (recordHead, condition) { return s.log.decode(b) }

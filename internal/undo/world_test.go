@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -62,21 +63,24 @@ func anchorID(n int) string { return fmt.Sprintf("%032x", n+1) }
 
 // crasher is what both worlds have: a Mem that crashes at a planned call.
 type crasher struct {
-	mem   *vfs.Mem
-	rng   *rand.Rand
-	left  protection
-	plan  crashPlan
-	calls int
-	dead  bool
-	quiet bool // comparing: these calls are not the script's
-	lives int
-	wrong error // a promise that was broken
+	mem      *vfs.Mem
+	rng      *rand.Rand
+	left     protection
+	plan     crashPlan
+	calls    int
+	dead     bool
+	failed   bool // a sync has
+	failedAt int  // the newest call of that kind
+	quiet    bool // comparing: these calls are not the script's
+	lives    int
+	wrong    error // a promise that was broken
 }
 
 // crashPlan is where a life ends.
 type crashPlan struct {
 	call int  // number of the I/O call; 0: at the end of the script
 	torn bool // that call is carried out in part
+	eio  bool // instead of a crash there, the first sync from it on fails, and the life ends when somebody says so; with torn at once
 }
 
 func (w *crasher) hook(op, path string, off int64, n int) error {
@@ -87,6 +91,13 @@ func (w *crasher) hook(op, path string, off int64, n int) error {
 		return nil
 	}
 	w.calls++
+	if w.plan.eio {
+		if op != "sync" || w.failed || w.calls < w.plan.call {
+			return nil
+		}
+		w.failed, w.failedAt, w.dead = true, w.calls, w.plan.torn
+		return syscall.EIO
+	}
 	if w.plan.call > 0 && w.calls >= w.plan.call {
 		w.dead = true
 		if w.plan.torn {
@@ -99,13 +110,13 @@ func (w *crasher) hook(op, path string, off int64, n int) error {
 
 func (w *crasher) begin(plan crashPlan, script uint64) {
 	w.lives++
-	w.plan, w.calls, w.dead = plan, 0, false
+	w.plan, w.calls, w.dead, w.failed = plan, 0, false, false
 	w.rng = rand.New(rand.NewPCG(script, uint64(w.lives)))
 	w.mem.Inject(w.hook)
 }
 
 func (w *crasher) end(err error, power bool) error {
-	if w.wrong == nil && err != nil && !errors.Is(err, vfs.ErrCrashed) {
+	if w.wrong == nil && err != nil && !errors.Is(err, vfs.ErrCrashed) && !(w.failed && errors.Is(err, syscall.EIO)) {
 		w.wrong = err
 	}
 	if power {
