@@ -14,7 +14,7 @@ func TestEveryProtectionIsNeeded(t *testing.T) {
 		"two map slots": twoMapSlots, "touched stay hot": touchedStayHot,
 		"map before header": mapBeforeHeader, "data before map": dataBeforeMap, "sync at open": syncAtOpen,
 		"written once more at open": writeAtOpen,
-		"clean hot is durable": cleanHotIsDurable,
+		"clean hot is durable":      cleanHotIsDurable,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := uint64(0); seed < 40; seed++ {

@@ -23,11 +23,11 @@ func (a *vol) do(effect mirror.Effect) error {
 			a.n.crash("switchover-before-commit")
 			defer a.n.crash("switchover-committed")
 		}
-		return a.v.SaveStanding(e.Standing)
+		return a.inTime(1, func() error { return a.v.SaveStanding(e.Standing) })
 	case mirror.BecomeSource:
 		a.n.crash("heir-before-save")
 		defer a.n.crash("heir-saved")
-		return a.v.BecomeSource(e.Standing, e.Lazy)
+		return a.inTime(beginStalls, func() error { return a.v.BecomeSource(e.Standing, e.Lazy) })
 	case mirror.OpenDevice:
 		a.v.OpenDevice()
 		err := a.n.nbd.AddExport(a.name, a.v, nbd.ExportOptions{Description: "Keelson volume " + a.name})
@@ -99,6 +99,29 @@ func (a *vol) do(effect mirror.Effect) error {
 		return fmt.Errorf("an effect that this agent does not know")
 	}
 	return nil
+}
+
+// beginStalls is how many times DiskStall a new tenure may take: it waits for a checkpoint of much data.
+const beginStalls = 10
+
+// inTime does what has to be durable before anything follows, and waits for it only so many times DiskStall: a disk under the intent log that
+// hangs must not hold up commands and whoever asks for the status. If it is done later all the same, that is as if the agent had
+// stopped just after it: the volume says nothing any more until the agent is started again.
+func (a *vol) inTime(stalls int, save func() error) error {
+	limit := time.Duration(a.n.cfg.Limits.DiskStall) * time.Duration(stalls)
+	if limit <= 0 {
+		return save()
+	}
+	saved := make(chan error, 1)
+	go func() { saved <- save() }()
+	late := time.NewTimer(limit)
+	defer late.Stop()
+	select {
+	case err := <-saved:
+		return err
+	case <-late.C:
+		return fmt.Errorf("the disk under %s hangs: what has to be durable there is not after %s (%s)", a.dir, limit, lineage.RuleDiskStalled)
+	}
 }
 
 // removeExport throws applications out: a connection that does not end is cut. Requests that hang in a failed disk are not

@@ -102,6 +102,8 @@ func (a *vol) status(now time.Time) api.VolumeStatus {
 	}
 	if err := a.failed(); err != nil {
 		s.Reason = err.Error()
+	} else if slow := a.slowStep(now); slow != "" {
+		s.Reason = slow
 	}
 	s.Undo, s.Salvage = undoStatus(st.Undo)
 	for _, m := range view.Mirrors {

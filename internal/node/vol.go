@@ -30,7 +30,8 @@ type vol struct {
 	alarms  alarms          // the loop's
 	session string          // prefix of session names
 	view    atomic.Pointer[mirror.View]
-	samples samples // of the last hour
+	samples samples      // of the last hour
+	begun   atomic.Int64 // when the loop's present step began, ns since 1970; 0: none
 	leaving atomic.Bool
 
 	applying chan struct{} // a slot for the one write of a salvage that another server may have under way here
@@ -176,6 +177,8 @@ func (a *vol) step(e mirror.Event) {
 		a.refuse(e)
 		return
 	}
+	a.begun.Store(time.Now().UnixNano())
+	defer a.begun.Store(0)
 	a.crashBefore(e)
 	a.tell(e)
 	before := a.view.Load()
@@ -231,6 +234,15 @@ func differs(a, b *mirror.View) bool {
 		}
 	}
 	return false
+}
+
+// slowStep says that what the loop does takes longer than a disk should; "" if it does not.
+func (a *vol) slowStep(now time.Time) string {
+	limit, begun := time.Duration(a.n.cfg.Limits.DiskStall), a.begun.Load()
+	if begun == 0 || limit <= 0 || now.Sub(time.Unix(0, begun)) < limit {
+		return ""
+	}
+	return fmt.Sprintf("what %s is doing has not ended after %s: the disk under the copy or under its intent log hangs, or is slow (%s)", a.n.cfg.Node, limit, lineage.RuleDiskStalled)
 }
 
 func (a *vol) failed() error {
@@ -321,10 +333,19 @@ func (a *vol) note(level, object, rule, message, next string) {
 	a.n.log.Info("event", "volume", a.name, "object", object, "rule", rule, "message", message)
 }
 
+// loopMax is how long close waits for the loop, which may be in the middle of a rollback.
+const loopMax = time.Minute
+
 // close ends everything of the volume, cleanly.
 func (a *vol) close() error {
 	a.stop()
-	<-a.done
+	late := time.NewTimer(loopMax)
+	defer late.Stop()
+	select {
+	case <-a.done:
+	case <-late.C: // what it is about uses the files: it is cut off as by a crash
+		return fmt.Errorf("volume %s: what was under way has not ended for %s after the agent was told to stop: its disk hangs, or is very slow", a.name, loopMax)
+	}
 	a.mu.Lock()
 	for _, d := range a.dials {
 		d.cancel()

@@ -95,7 +95,11 @@ type file struct {
 
 // do is one call: a point, then what the disk is made to do, then the call.
 func (f *file) do(op string, write bool, call func() error) error {
-	if err := f.p.point(op + " " + short(f.path)); err != nil {
+	synced := ""
+	if op == "sync" && !f.data {
+		synced = f.path
+	}
+	if err := f.p.pointOf(op+" "+short(f.path), synced); err != nil {
 		return err
 	}
 	if f.p.isDead() {
@@ -135,7 +139,13 @@ func (f *file) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-func (f *file) Datasync() error { return f.do("sync", true, f.File.Datasync) }
+func (f *file) Datasync() error {
+	err := f.do("sync", true, f.File.Datasync)
+	if errors.Is(err, errDisk) { // the driver takes its disk for failed from then on
+		f.p.mem.FailSync(f.path)
+	}
+	return err
+}
 
 func (f *file) Zero(off, n int64, punch bool) error {
 	f.touched(off, n)

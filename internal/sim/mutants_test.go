@@ -52,6 +52,7 @@ func mutantNamed(t *testing.T, name string) *mutant {
 var elsewhere = []*mutant{
 	{name: "touched-stays-hot", rule: "7: an extent cools only if nothing was written to it since before the checkpoint began"},
 	{name: "checkpoint-drains", rule: "7: ... or was in flight then"},
+	{name: "write-at-open", rule: "10: durable is what a sync that succeeded says"},
 	{name: "cool-after-commit", rule: "7: ... and only after the map is durable"},
 	{name: "cut-back", rule: "12: a target that gives up writes cuts its history back first"},
 	{name: "writes-during-comparison", rule: "13: a write during the comparison puts its regions into the set"},

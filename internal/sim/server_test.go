@@ -69,10 +69,19 @@ type process struct {
 func (p *process) isDead() bool { return p.dead.Load() }
 
 // point is a place at which a life may end.
-func (p *process) point(what string) error {
+func (p *process) point(what string) error { return p.pointOf(what, "") }
+
+// pointOf is a point at a sync of that file: if the life ends there by a kill, the sync may have failed just before. Then memory
+// keeps what it should have written, and shows it to the next life, until the power goes.
+func (p *process) pointOf(what, synced string) error {
 	n := p.points.Add(1)
-	if n == p.dieAt.Load() && p.die(p.power.Load(), fmt.Sprintf("at I/O %d: %s", n, what)) {
-		return errLast
+	if n == p.dieAt.Load() {
+		if p.power.Load() || p.s.w.chance("failed sync", p.s.name, n)%2 == 0 {
+			synced = ""
+		}
+		if p.dieOf(p.power.Load(), fmt.Sprintf("at I/O %d: %s", n, what), synced) {
+			return errLast
+		}
 	}
 	if p.isDead() {
 		return vfs.ErrCrashed
@@ -85,7 +94,9 @@ var errLast = fmt.Errorf("the last call: %w", vfs.ErrCrashed)
 
 // die ends the life at once: nothing it does has any effect afterwards, and nothing is answered. What is left of it is cleared away.
 // It takes no lock that a checker holds: it comes from deep within the agent. False: it was over already.
-func (p *process) die(power bool, why string) bool {
+func (p *process) die(power bool, why string) bool { return p.dieOf(power, why, "") }
+
+func (p *process) dieOf(power bool, why, synced string) bool {
 	p.mu.Lock()
 	if p.dead.Swap(true) {
 		p.mu.Unlock()
@@ -100,6 +111,11 @@ func (p *process) die(power bool, why string) bool {
 		p.s.lost, p.s.digests.all = time.Now(), true
 		p.s.mu.Unlock()
 	} else {
+		if synced != "" {
+			p.mem.FailSync(synced)
+			why += ", which fails"
+			p.s.w.tally("failed syncs of a log")
+		}
 		p.mem.CrashProcess()
 	}
 	p.mu.Unlock()

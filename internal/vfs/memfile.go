@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"path/filepath"
 
 	"keelson/internal/block"
 )
@@ -263,6 +264,15 @@ func (h *memHandle) Datasync() error {
 	clear(h.file.unsynced)
 	h.file.sizes = nil
 	return nil
+}
+
+// FailSync does to a file what a Datasync that fails does: for whoever stands between a Mem and its user.
+func (m *Mem) FailSync(path string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.names[filepath.Clean(path)]; f != nil {
+		f.lose(m.rand)
+	}
 }
 
 func (h *memHandle) loseUnsynced() {

@@ -39,7 +39,7 @@ func (v *Volume) settle(out *queue) {
 		v.shortAt, v.short = time.Time{}, v.short && v.few()
 		return
 	}
-	if v.failed != nil && !v.serving { // what came back from the disk after CloseDevice
+	if (v.failed != nil || v.late) && !v.serving { // what came back from the disk after CloseDevice
 		v.failWaiting(out, v.closed())
 		return
 	}
@@ -132,13 +132,18 @@ func (v *Volume) post(e mirror.Event) {
 	}
 }
 
-// OpenDevice lets requests in.
+// OpenDevice lets requests in. Views of the copy end before the first of them.
 func (v *Volume) OpenDevice() {
-	v.change1(func() { v.serving, v.held = true, false })
+	v.mu.Lock()
+	v.opening = true
+	v.mu.Unlock()
 	v.endViews()
+	v.change1(func() { v.serving, v.held, v.opening, v.late = true, false, false, false })
 }
 
-// CloseDevice keeps requests out; those that wait end with block.ErrShutdown, so that clients look for the new source.
+// CloseDevice keeps requests out; those that wait end with block.ErrShutdown, so that clients look for the new source. What the
+// disk does not finish within DiskStall is left to it: it fails when it comes back, and until then no session and no rollback
+// begins (rule 14).
 func (v *Volume) CloseDevice(why string) {
 	v.o.Log.Info("device closed", "volume", v.name, "why", why)
 	var out queue
@@ -146,17 +151,49 @@ func (v *Volume) CloseDevice(why string) {
 	v.ended, v.serving, v.held = v.closed(), false, false
 	v.freed.Broadcast()
 	v.mu.Unlock()
-	v.genMu.Lock() // nor does a generation begin after this
-	defer v.genMu.Unlock()
+	late, stop := v.after(v.o.Limits.DiskStall)
+	defer stop()
+	select {
+	case v.genMu <- struct{}{}: // nor does a generation begin after this
+		defer v.genMu.Unlock()
+	case <-late: // the log hangs: nothing of this server is durable any more, and so nothing follows
+	}
 	v.mu.Lock()
-	for v.flight[0]+v.flight[1] > 0 && v.failed == nil { // what hangs in a failed disk ends by itself, or never
+	for v.inFlight() && v.failed == nil && !over(late) { // what hangs in a failed disk ends by itself, or never
 		v.freed.Wait()
 	}
+	v.late = v.inFlight()
 	err := v.closed()
 	v.there.end(&out, err)
 	v.failWaiting(&out, err)
 	v.mu.Unlock()
 	v.finishAll(&out)
+}
+
+// inFlight reports that the disk has not finished all writes. mu is held.
+func (v *Volume) inFlight() bool { return v.flight[0]+v.flight[1] > 0 }
+
+// after is closed after the time (0: never), and whoever waits for freed is woken then.
+func (v *Volume) after(limit time.Duration) (late chan struct{}, stop func() bool) {
+	late = make(chan struct{})
+	if limit <= 0 {
+		return late, func() bool { return false }
+	}
+	return late, time.AfterFunc(limit, func() {
+		close(late)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.freed.Broadcast()
+	}).Stop
+}
+
+func over(late chan struct{}) bool {
+	select {
+	case <-late:
+		return true
+	default:
+		return false
+	}
 }
 
 // Hold keeps new writes waiting; Drained is posted, with the plan unless that is "", when nothing is in flight and everything is answered.

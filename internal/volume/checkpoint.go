@@ -50,8 +50,10 @@ func (v *Volume) checkpointer() {
 			return
 		case now := <-timer.C:
 			v.expire(now)
+			v.noteAgain()
 		case <-v.wantCkpt:
 			if v.Failed() != nil {
+				v.noteAgain()
 				continue
 			}
 			if err := v.checkpoint(false, nil); err != nil {

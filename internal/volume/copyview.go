@@ -17,8 +17,8 @@ var ErrCopyChanges = errors.New("the copy is being written to")
 // block.ErrShutdown.
 type CopyView struct {
 	v     *Volume
-	mu    sync.RWMutex // held for reading during a read of the disk
-	over  bool         // guarded by mu
+	mu    sync.Mutex
+	over  bool // guarded by mu
 	ended chan struct{}
 }
 
@@ -30,7 +30,7 @@ func (v *Volume) ViewCopy() (*CopyView, error) {
 	switch {
 	case v.failed != nil:
 		return nil, v.failed
-	case v.session != nil || v.serving || v.undo.busy:
+	case v.session != nil || v.serving || v.opening || v.undo.busy || v.inFlight():
 		return nil, fmt.Errorf("volume %s: %w", v.name, ErrCopyChanges)
 	case consistent != consistentYes:
 		return nil, fmt.Errorf("volume %s: the copy is in the middle of a resync: it is neither what it was nor what it will be", v.name)
@@ -40,7 +40,7 @@ func (v *Volume) ViewCopy() (*CopyView, error) {
 	return c, nil
 }
 
-// endViews ends all views and waits for their reads. Whoever is about to write has made ViewCopy refuse before.
+// endViews ends all views: what they read from now on is not answered. Whoever is about to write has made ViewCopy refuse before.
 func (v *Volume) endViews() {
 	v.mu.Lock()
 	views := v.views
@@ -90,24 +90,42 @@ func (c *CopyView) Submit(batch []*block.Request) {
 }
 
 func (c *CopyView) read(p []byte, off int64) error {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if c.over {
+	if !c.begin() {
 		return block.ErrShutdown
 	}
+	defer c.v.done.Done()
 	_, err := c.v.disk.ReadAt(p, off)
 	if err != nil {
 		c.v.fail(err)
+		return err
 	}
-	return err
+	if c.isOver() { // it may have seen the first write
+		return block.ErrShutdown
+	}
+	return nil
+}
+
+// begin counts a use of the disk, unless the view is over; done.Done ends it.
+func (c *CopyView) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		c.v.done.Add(1)
+	}
+	return !c.over
+}
+
+func (c *CopyView) isOver() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.over
 }
 
 // Extents implements block.Device.
 func (c *CopyView) Extents(off, length int64) ([]block.Extent, error) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if c.over {
+	if !c.begin() {
 		return nil, block.ErrShutdown
 	}
+	defer c.v.done.Done()
 	return c.v.Extents(off, length)
 }

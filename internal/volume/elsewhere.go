@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"keelson/internal/block"
+	"keelson/internal/mirror"
 	"keelson/internal/vfs"
 	"keelson/internal/wire"
 )
@@ -86,9 +87,21 @@ func (v *Volume) flushThere() {
 	}
 }
 
-// AbandonDisk counts a disk that hangs as failed.
+// AbandonDisk counts a disk that hangs as failed. It waits for nothing: the log is perhaps on the same disk. The failure is told
+// when it is noted, or when that takes too long.
 func (v *Volume) AbandonDisk(why string) {
-	v.fail(fmt.Errorf("volume %s: the disk under %s hangs: %s", v.name, v.path, why))
+	err := fmt.Errorf("volume %s: the disk under %s hangs: %s", v.name, v.path, why)
+	if !v.failHere(err) {
+		return
+	}
+	v.done.Add(1)
+	go func() {
+		defer v.done.Done()
+		if late := v.within(dropWait, func() error { v.noteFailed(err); return nil }); late != nil {
+			v.o.Log.Error("could not note the disk that hangs: its log does not answer either", "volume", v.name, "err", late)
+		}
+		v.o.Post(mirror.DiskFailed{Why: err.Error()})
+	}()
 }
 
 // readThere reads from a target, now or when there is one.

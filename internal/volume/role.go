@@ -31,7 +31,11 @@ func (v *Volume) BecomeSource(s lineage.Standing, lazy bool) error {
 // BecomeTarget ends the tenure of this server as source in the data path: what it holds is its position.
 func (v *Volume) BecomeTarget() {
 	v.mu.Lock()
-	if v.position, v.index = v.at(), 0; v.failed != nil { // what it answered since is on the targets
+	at := v.at()
+	if at.Gen == v.gen.ID && v.inFlight() { // the disk has not all of it
+		at.Number = min(at.Number, v.prefix())
+	}
+	if v.position, v.index = at, 0; v.failed != nil { // what it answered since is on the targets
 		v.position = v.log.Floor()
 	}
 	v.mu.Unlock()

@@ -58,7 +58,7 @@ func (v *Volume) RollBack() error {
 func (v *Volume) claimRollback() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.session != nil || v.serving || v.undo.busy {
+	if v.session != nil || v.serving || v.undo.busy || v.inFlight() {
 		return fmt.Errorf("volume %s: roll back: a session, a device or another rollback is under way; end it first", v.name)
 	}
 	if v.failed != nil {

@@ -61,6 +61,9 @@ func (v *Volume) Attach(stream Stream, o SessionOptions) error {
 	if v.session != nil || v.serving || v.undo.busy {
 		return fmt.Errorf("volume %s: a session from %s while another one, a rollback or this server's own device is under way", v.name, o.From)
 	}
+	if v.inFlight() {
+		return fmt.Errorf("volume %s: the disk under %s has not finished what was written here before; the session from %s has to wait for it", v.name, v.path, o.From)
+	}
 	v.session = s
 	v.position, v.index = v.at(), 0
 	v.done.Add(1)

@@ -127,6 +127,8 @@ type Volume struct {
 	ended    error // while it does not serve: what requests have got since CloseDevice; nil before
 	held     bool
 	failed   error                   // the first error of the disk; see elsewhere.go for a source's
+	unnoted  bool                    // ... which is not in the log yet
+	late     bool                    // CloseDevice did not wait for all that the disk has
 	there    elsewhere               // whom a source with a failed disk serves from
 	copies   int                     // that have to hold a write before it is answered (rule 18); 0 and 1: this one
 	shortAt  time.Time               // since when something waits for more copies; zero: it does not
@@ -143,8 +145,9 @@ type Volume struct {
 	flushTo  uint64 // the greatest number that a flush waits for
 	waits    bool   // AnswersWait was posted for what waits now
 
-	undo  undoing
-	views []*CopyView // of this copy while it stands still
+	undo    undoing
+	views   []*CopyView // of this copy while it stands still
+	opening bool        // OpenDevice ends them: there are no new ones
 
 	session  *session // incoming
 	position lineage.Position
@@ -354,6 +357,9 @@ func openBacking(o Options, log *intentlog.Log, h intentlog.Header) (vfs.File, e
 			o.Log.Warn("the backing store is not as it was left; everything is unknown until a resync has compared it", "volume", h.Name, "path", h.Backing.Path)
 			err = log.ForgetAll()
 		}
+		if err == nil {
+			err = forgetHot(disk, log, h, same)
+		}
 		id.ChangeTime = 0
 		err = errors.Join(err, log.ClearClean(), log.Save(func(h *intentlog.Header) {
 			h.Backing.Identity = id
@@ -370,30 +376,6 @@ func openBacking(o Options, log *intentlog.Log, h intentlog.Header) (vfs.File, e
 		return nil, errors.Join(err, disk.Close())
 	}
 	return disk, nil
-}
-
-// Close ends links, the session and the device, makes everything durable and notes a clean stop.
-func (v *Volume) Close() error {
-	v.CloseDevice("the agent stops")
-	if err := v.DropSession("the agent stops"); err != nil {
-		v.o.Log.Error("the disk hangs", "err", err)
-	}
-	v.endViews()
-	v.HangupAll(errors.New("the agent stops"))
-	close(v.stop)
-	if err := v.awaitEnd(); err != nil { // what hangs may still use the files
-		return err
-	}
-	var err error
-	if v.Failed() == nil {
-		if err = v.checkpoint(true, nil); err == nil && v.log.HotCount() == 0 {
-			var id vfs.Identity
-			if id, err = v.disk.Identity(); err == nil {
-				err = v.log.MarkClean(id)
-			}
-		}
-	}
-	return errors.Join(err, v.closeUndo(), v.log.Close(), v.disk.Close())
 }
 
 // Size of the volume in bytes.
@@ -428,31 +410,6 @@ func (v *Volume) at() lineage.Position {
 		return lineage.Position{Gen: v.gen.ID, Number: v.number}
 	}
 	return v.position
-}
-
-// Failed returns the first error of the disk, or nil.
-func (v *Volume) Failed() error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.failed
-}
-
-// fail notes the first error of this copy's disk, durably, and tells (guarantee 9).
-func (v *Volume) fail(err error) {
-	v.mu.Lock()
-	first := v.failed == nil
-	if first {
-		v.failed = err
-		v.noLongerHere()
-	}
-	v.freed.Broadcast()
-	v.mu.Unlock()
-	if first {
-		if saved := v.log.Save(func(h *intentlog.Header) { h.Failed = err.Error() }); saved != nil {
-			v.o.Log.Error("could not note the failed disk", "volume", v.name, "err", saved)
-		}
-		v.o.Post(mirror.DiskFailed{Why: err.Error()})
-	}
 }
 
 func (v *Volume) crash(point string) {

@@ -95,27 +95,6 @@ func (v *Volume) hangs(now int64, limit time.Duration) string {
 	return ""
 }
 
-// awaitEnd waits for every goroutine of the volume; for a disk that failed only so long.
-func (v *Volume) awaitEnd() error {
-	if v.Failed() == nil {
-		v.done.Wait()
-		return nil
-	}
-	ended := make(chan struct{})
-	go func() {
-		v.done.Wait()
-		close(ended)
-	}()
-	late := time.NewTimer(dropWait)
-	defer late.Stop()
-	select {
-	case <-ended:
-		return nil
-	case <-late.C:
-		return fmt.Errorf("volume %s: the disk under %s has not finished what was begun, for %s after the end", v.name, v.path, dropWait)
-	}
-}
-
 // oldestWrite marks the oldest write that is with the disk; 0: there is none.
 func (v *Volume) oldestWrite() (mark uint64) {
 	v.mu.Lock()
