@@ -149,13 +149,19 @@ func (n *Node) heard(p *neighbour, s nodeState) {
 	for _, a := range n.all() {
 		info := s.Volumes[a.id]
 		a.post(mirror.PeerSeen{Node: p.name, Info: info})
-		if h := a.v.Header(); info.Serving && !info.Served.Less(h.Promised) && h.Settings.Version.Compare(info.Settings.Version) <= 0 {
-			if gone := info.Settings.Find(n.cfg.Node); gone != nil && gone.Removed {
-				n.leave(a, p.name)
-			}
+		if h := a.v.Header(); info.Serving && !info.Served.Less(h.Promised) && removed(info.Settings, h.Settings, n.cfg.Node) {
+			n.leave(a, p.name)
 		}
 	}
 	n.wakeWatchers()
+}
+
+// removed reports whether settings that a peer has say that this server was removed. A copy that is being added has the settings of
+// before, without itself: what others say in that version is from before it, and the next one has to be adopted, as it names the copy.
+func removed(theirs, mine lineage.Settings, self string) bool {
+	gone, own := theirs.Find(self), mine.Find(self)
+	news := mine.Version.Compare(theirs.Version)
+	return gone != nil && gone.Removed && (news < 0 || news == 0 && own != nil && own.Removed)
 }
 
 // wakeWatchers wakes whoever watches the status, without telling peers.

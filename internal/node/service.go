@@ -316,7 +316,6 @@ func (s *service) addReplica(ctx context.Context, a *vol, r api.MirrorChange) (u
 	}
 	fresh := intentlog.Header{Volume: a.id, Name: a.name, RegionBytes: h.RegionBytes}
 	fresh.Standing = lineage.Standing{Role: lineage.RoleTarget, Record: h.Record, Settings: h.Settings.Clone()}
-	fresh.Settings.Version.N++ // as new as the addition: word from before it does not make the new replica leave
 	fresh.Settings.Members = slices.DeleteFunc(fresh.Settings.Members, func(m lineage.Member) bool { return m.Node == r.Target })
 	answer, err := n.createAt(ctx, r.Target, createRequest{Header: fresh, Path: r.Path, SizeBytes: h.SizeBytes})
 	if err != nil {

@@ -112,10 +112,17 @@ func (w *world) switchover(at *server, r api.Switchover) {
 	} else {
 		w.tally("switchovers asked for")
 	}
+	var before *attempt
+	if r.Force {
+		before = w.beforeForce(r)
+	}
 	w.order(at, r.Force, text, func(ctx context.Context, a api.Service) error {
 		_, err := a.Switchover(ctx, r, func(api.SwitchoverStep) {})
 		if err == nil && r.Force {
 			w.tally("forced take-overs done")
+			w.mu.Lock()
+			w.afterForce(before, r)
+			w.mu.Unlock()
 		} else if err == nil {
 			w.tally("switchovers done")
 		}
@@ -125,7 +132,7 @@ func (w *world) switchover(at *server, r api.Switchover) {
 
 // takeOver is an administrator who believes that the source is dead.
 func (w *world) takeOver(s *server) {
-	if w.source() != nil && w.rng.IntN(3) > 0 {
+	if s.out.Load() || w.source() != nil && w.rng.IntN(3) > 0 {
 		return
 	}
 	w.switchover(s, api.Switchover{Volume: volumeName, To: s.name, Force: true, NoCatchUp: w.rng.IntN(5) == 0})

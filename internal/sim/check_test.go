@@ -17,6 +17,13 @@ func (w *world) check() {
 		w.checkTerms(s)
 		w.checkTenure(s)
 	}
+	for _, s := range w.servers {
+		if s.proc != nil {
+			w.checkSessions(s)
+			w.checkMembers(s)
+			w.checkBoundaries(s)
+		}
+	}
 	w.checkSources()
 	w.checkEqual()
 	w.checkPrefixes()
@@ -37,10 +44,13 @@ const commandGrace = 10 * time.Second
 // checkTerms: terms never go down, whatever happens to the server (guarantee 3).
 func (w *world) checkTerms(s *server) {
 	v := s.volume()
-	if v == nil {
+	if v == nil || s.out.Load() || s.changing.Load() {
 		return
 	}
 	h := v.Header()
+	if h.Promised != s.promised {
+		s.promisedAt = time.Now()
+	}
 	if h.Promised.Less(s.promised) || h.Served.Less(s.served) {
 		w.failLocked("G3", "%s: terms go down from promised %s, served %s to %s, %s", s.name, s.promised, s.served, h.Promised, h.Served)
 	}
@@ -71,7 +81,10 @@ func (w *world) checkTenure(s *server) {
 	if t != nil {
 		t.over = true
 	}
-	t = &tenure{spoiled: left, p: s.proc, v: s.volume(), term: h.Served, base: map[int64]int{}, last: map[int64]int{}, busy: map[int64]bool{}}
+	if t == nil {
+		w.checkOpening(s, h.Served)
+	}
+	t = &tenure{spoiled: left || s.hasFailed(), p: s.proc, v: s.volume(), term: h.Served, base: map[int64]int{}, last: map[int64]int{}, busy: map[int64]bool{}}
 	s.proc.tenure = t
 	w.tally("tenures")
 	w.log(s.name, "is seen to serve in term %s", h.Served)
@@ -79,6 +92,7 @@ func (w *world) checkTenure(s *server) {
 		w.failLocked("G3", "%s serves in term %s", s.name, h.Served)
 	}
 	w.opened[h.Served] = s.name
+	w.newestServed(h.Served)
 	for _, at := range spots {
 		t.base[at], _ = w.at(s, at)
 	}
@@ -89,6 +103,8 @@ func (w *world) checkTenure(s *server) {
 				return
 			}
 			wr.waived = true
+		} else if !ok {
+			t.below = append(t.below, wr)
 		}
 	}
 }
@@ -158,7 +174,7 @@ func (w *world) checkPrefixes() {
 		return
 	}
 	for _, s := range w.servers {
-		if !s.open() || s.proc.tenure == nil || s.proc.tenure.over || s.proc.tenure.spoiled || s.hasFailed() {
+		if !s.open() || s.proc.tenure == nil || s.proc.tenure.over || s.proc.tenure.spoiled {
 			continue
 		}
 		t := s.proc.tenure
@@ -179,8 +195,9 @@ func (w *world) checkPrefixes() {
 			if own.Consistent != "yes" || own.Position.Gen != t.v.Header().History.Last().ID {
 				continue
 			}
-			for _, at := range spots {
-				want := t.expected(at, own.Position.Number)
+			expected := t.expected(own.Position.Number)
+			for i, at := range spots {
+				want := expected[i]
 				if now, _ := w.at(x, at); now != want && x.up() != nil {
 					w.failLocked("G2", "%s is at number %d of %s: sector %d has %d, not %d:%s", name, own.Position.Number, s.name, at, now, want, w.whereIs(at))
 					return
@@ -191,16 +208,20 @@ func (w *world) checkPrefixes() {
 	}
 }
 
-// expected is what a sector has after the write of that number in the tenure.
-func (t *tenure) expected(at int64, number uint64) int {
-	content, newest := t.base[at], uint64(0)
+// expected is what the spots have after the write of that number in the tenure.
+func (t *tenure) expected(number uint64) []int {
+	content, newest := make([]int, len(spots)), make([]uint64, len(spots))
+	for i, at := range spots {
+		content[i] = t.base[at]
+	}
 	for _, wr := range t.writes {
-		if n := wr.r.Number; n == 0 || n > number || n < newest {
+		n := wr.r.Number
+		if n == 0 || n > number {
 			continue
 		}
-		for _, s := range wr.sectors {
-			if s == at {
-				newest, content = wr.r.Number, wr.content()
+		for _, at := range wr.sectors {
+			if i, ok := spotAt[at]; ok && n >= newest[i] {
+				newest[i], content[i] = n, wr.content()
 			}
 		}
 	}
@@ -217,10 +238,14 @@ func (wr *write) content() int {
 // checkKept is guarantee 6 for one server: what was safe and durable on its disk is there, or below what is there, or in a salvage.
 func (w *world) checkKept(s *server) {
 	v := s.volume()
-	if v == nil || s.hasFailed() || s.proc.busy.Load() > 0 || v.Header().Consistent != "yes" || v.UndoStatus().State != "" {
-		return // in mid-resync it may be in the undo log: the end of it shows
+	if v == nil || s.hasFailed() || s.proc.busy.Load() > 0 || s.out.Load() || s.changing.Load() {
+		return
 	}
-	seen := [2]int64{s.moves.Load(), int64(len(w.safe))}
+	settled := v.Header().Consistent == "yes" && v.UndoStatus().State == "" // in mid-resync it may be in the undo log: the end of it shows
+	seen := [3]int64{s.moves.Load(), int64(len(w.safe)), 0}
+	if settled {
+		seen[2] = 1
+	}
 	if seen == s.seen {
 		return
 	}
@@ -231,7 +256,7 @@ func (w *world) checkKept(s *server) {
 			s.hold(w, at, d)
 		}
 		for _, h := range s.held[at] {
-			if !w.covers(at, now, h) && !w.inSalvage(s, at, h) {
+			if settled && !w.covers(at, now, h) && !w.inSalvage(s, at, h) {
 				if s.volume() == v {
 					w.failLocked("G6", "%s discarded safe write %d of sector %d, and no salvage of it has it:%s", s.name, h, at, w.whereIs(at))
 				}

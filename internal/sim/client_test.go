@@ -32,6 +32,15 @@ var spots = func() (list []int64) {
 	return list
 }()
 
+// spotAt is the index of each of them in spots.
+var spotAt = func() map[int64]int {
+	index := map[int64]int{}
+	for i, at := range spots {
+		index[at] = i
+	}
+	return index
+}()
+
 // tenure is a time in which a server serves, as clients see it.
 type tenure struct {
 	p       *process
@@ -42,6 +51,9 @@ type tenure struct {
 	busy    map[int64]bool // sectors of requests under way
 	flying  int            // requests under way
 	writes  []*write
+	flushed []*write      // of them, those that a flush made safe, in that order
+	below   []*write      // what was safe before it began
+	epoch   lineage.Epoch // of the record that checkMembers saw
 	over    bool
 	spoiled bool // a write failed: what it left cannot be told from its number
 }
@@ -58,8 +70,9 @@ type write struct {
 	answered bool
 	safe     bool     // a flush that covers it was answered
 	waived   bool     // an administrator took over although it was at risk
-	members  []string // of the source's record when it became safe
+	members  []string // of the source's record when it was answered: the copies that have it
 	when     time.Time
+	after    int // how many of the tenure's flushed were so when it was submitted
 }
 
 // fill makes the content of a sector.
@@ -131,6 +144,7 @@ func (a *ask) Complete(r *block.Request) {
 			a.t.last[s] = a.wr.id
 		}
 		w.judgeAnswer(a.t, a.wr)
+		w.judgeServed(a)
 		if a.wr.fua {
 			w.judgeSafe(a.t, a.wr)
 		}
@@ -139,8 +153,9 @@ func (a *ask) Complete(r *block.Request) {
 		for _, wr := range a.covers {
 			flushed.Number = max(flushed.Number, wr.r.Number)
 			w.judgeSafe(a.t, wr)
+			a.t.flushed = append(a.t.flushed, wr)
 		}
-		if len(a.covers) > 0 { // else the number may be none of a write
+		if len(a.covers) > 0 && !a.t.p.s.hasFailed() { // else the number may be none of a write, or it was made durable elsewhere
 			a.t.p.s.flushed = flushed
 		}
 	default:
@@ -174,8 +189,8 @@ func (w *world) flush(t *tenure) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	a := &ask{w: w, t: t, began: time.Now()}
-	for _, wr := range w.writes {
-		if wr.t == t && wr.answered && !wr.safe {
+	for _, wr := range t.writes {
+		if wr.answered && !wr.safe {
 			a.covers = append(a.covers, wr)
 		}
 	}
@@ -206,17 +221,21 @@ func (w *world) write(t *tenure, dice int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	first, n, ok := w.place(t)
-	if !ok {
+	holder := t.p.s
+	if t.v.Failed() != nil {
+		holder = holder.via()
+	}
+	if !ok || holder == nil {
 		return
 	}
 	w.ids++
-	wr := &write{id: w.ids, t: t, parents: map[int64]int{}, fua: w.rng.IntN(8) == 0, zero: dice < 38, when: time.Now()}
+	wr := &write{id: w.ids, t: t, after: len(t.flushed), parents: map[int64]int{}, fua: w.rng.IntN(8) == 0, zero: dice < 38, when: time.Now()}
 	r := &block.Request{Op: block.Write, Off: first * sector, Len: n * sector}
 	if wr.fua {
 		r.Flags |= block.FUA
 	}
 	for s := first; s < first+n; s++ {
-		now, _ := t.p.s.mem.Peek(t.p.s.path, s)
+		now, _ := holder.mem.Peek(holder.path, s)
 		id, err := contentOf(now[:], s)
 		if err != nil {
 			w.failLocked("content", "%s: %v", t.p.s.name, err)

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"keelson/internal/api"
@@ -59,6 +60,9 @@ func (w *world) finale() {
 
 // revive starts a server that is down; one whose disk failed gets a new, empty one, when somebody else serves.
 func (w *world) revive(s *server) {
+	if s.broken() && s.open() { // repair switches over
+		return
+	}
 	if s.broken() {
 		if s.up() != nil {
 			s.proc.die(true, "its disk is replaced")
@@ -68,7 +72,7 @@ func (w *world) revive(s *server) {
 		}
 		s.replaceDisk()
 	}
-	if s.up() != nil && s.volume() == nil && !s.fresh.Load() { // it could not be opened at the start, as with a full disk
+	if s.up() != nil && s.volume() == nil && !s.fresh.Load() && !s.out.Load() && !s.changing.Load() { // it could not be opened at the start, as with a full disk
 		s.proc.die(false, "its volume is not open")
 	}
 	if s.up() == nil {
@@ -117,9 +121,19 @@ func (w *world) repair(round int) {
 		w.findSource(round)
 		return
 	}
+	if src.broken() {
+		if w.leaveFailed(src); round > 20 && src.up() != nil {
+			src.proc.die(true, "its disk failed, and nobody can take over")
+		}
+		return
+	}
 	for _, s := range w.servers {
-		if s.fresh.Load() && s != src {
+		switch {
+		case s == src || s.changing.Load():
+		case s.fresh.Load():
 			w.readmit(src, s)
+		case s.out.Load():
+			w.add(src, s)
 		}
 	}
 	for _, m := range src.view().Mirrors {
@@ -151,11 +165,12 @@ func (w *world) continueMirror(src *server, target string) {
 func (w *world) readmit(src, s *server) {
 	w.order(src, false, "replace "+s.name, func(ctx context.Context, a api.Service) error {
 		_, err := a.ChangeMirror(ctx, api.MirrorChange{Volume: volumeName, Target: s.name, Action: "remove"})
-		if err != nil {
+		if err != nil && !s.out.Load() {
 			return err
 		}
 		if _, err = a.ChangeMirror(ctx, api.MirrorChange{Volume: volumeName, Target: s.name, Action: "add", Path: s.path}); err == nil {
 			s.fresh.Store(false)
+			s.out.Store(false)
 		}
 		return err
 	})
@@ -167,7 +182,7 @@ func (w *world) findSource(round int) {
 		return
 	}
 	s := w.servers[(round/2)%len(w.servers)]
-	if s.up() == nil || s.fresh.Load() {
+	if s.up() == nil || s.fresh.Load() || s.out.Load() {
 		return
 	}
 	if round%2 == 0 {
@@ -231,7 +246,7 @@ func (w *world) judgeEnd() {
 		}
 	}
 	for _, wr := range w.writes {
-		if !wr.answered || wr.t.p.s.everFailed() {
+		if !wr.answered || wr.t.p.s.everFailed() && !w.survives(wr) {
 			continue
 		}
 		at, lacks := w.lacks(src, wr)
@@ -246,6 +261,14 @@ func (w *world) judgeEnd() {
 			return
 		}
 	}
+}
+
+// survives reports that a copy has the write that neither failed since nor was removed.
+func (w *world) survives(wr *write) bool {
+	return slices.ContainsFunc(wr.members, func(name string) bool {
+		s := w.byName(name)
+		return !s.everFailed() && !s.left.Load()
+	})
 }
 
 func (w *world) anySalvage(at int64, id int) bool {

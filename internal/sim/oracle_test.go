@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"keelson/internal/lineage"
-	"keelson/internal/vfs"
 )
 
 // covers reports whether the content of a sector (a write's id, 0: zeroes) is the write v or came to be on top of it. Which
@@ -71,7 +70,7 @@ func (w *world) members(t *tenure) (list []*server, ok bool) {
 	}
 	for _, name := range h.Record.Members {
 		m := h.Settings.Find(name)
-		if name == t.p.s.name || m != nil && m.Mode == lineage.Sync {
+		if name == t.p.s.name || m != nil && m.Mode == lineage.Sync || t.p.s.hasFailed() && w.byName(name) == t.p.s.via() {
 			list = append(list, w.byName(name))
 		}
 	}
@@ -85,7 +84,11 @@ func (w *world) judgeAnswer(t *tenure, wr *write) {
 		return
 	}
 	for _, s := range list {
-		if s.lostPower().After(wr.when) || s.hasFailed() {
+		if s.hasFailed() {
+			continue
+		}
+		wr.members = append(wr.members, s.name)
+		if s.lostPower().After(wr.when) {
 			continue
 		}
 		life := s.proc
@@ -142,12 +145,36 @@ func (w *world) judgeSafe(t *tenure, wr *write) {
 		if s.hasFailed() {
 			continue
 		}
-		wr.members = append(wr.members, s.name)
 		for _, at := range wr.sectors {
 			if _, durable := w.at(s, at); !w.covers(at, durable, wr.id) && !t.p.isDead() {
 				w.failLocked("G1", "%s answered a flush; write %d is not durable on %s, which is in its in-sync set: sector %d has %d", t.p.s.name, wr.id, s.name, at, durable)
 				return
 			}
+		}
+	}
+}
+
+// judgeServed: a source whose disk had failed when the request came answers only after its own copy has left the in-sync set, on it and on
+// the members that remain (guarantee 9).
+func (w *world) judgeServed(a *ask) {
+	s := a.t.p.s
+	s.mu.Lock()
+	before := s.failed && a.began.After(s.when)
+	s.mu.Unlock()
+	if !before {
+		return
+	}
+	w.tally("answers of a source whose disk failed")
+	list, ok := w.members(a.t)
+	if !ok {
+		return
+	}
+	if a.t.v.Header().Record.Has(s.name) {
+		w.failLocked("G9", "%s answers although its disk failed, and its own copy is in the in-sync set", s.name)
+	}
+	for _, m := range list {
+		if v := m.volume(); v != nil && v.Header().Record.Has(s.name) && !a.t.p.isDead() {
+			w.failLocked("G9", "%s answers although its disk failed, and the record of %s names it", s.name, m.name)
 		}
 	}
 }
@@ -167,48 +194,53 @@ func (w *world) judgeRead(a *ask, p []byte) {
 
 var hashSeed = maphash.MakeSeed()
 
-// digests are of a server's copy, by region.
+// digests are of a server's copy: of its sectors, and of its regions the sum of theirs.
 type digests struct {
-	sums  map[int64]uint64
-	stale map[int64]bool
-	all   bool // everything is stale
+	of      []uint64 // by sector
+	regions []uint64
+	stale   []bool  // by sector
+	changed []int64 // the stale ones
+	all     bool    // everything is stale
+}
+
+func newDigests() digests {
+	const sectors = volumeBytes / sector
+	return digests{of: make([]uint64, sectors), regions: make([]uint64, volumeBytes/regionBytes), stale: make([]bool, sectors), all: true}
 }
 
 // touched notes that a range of the copy may have changed.
 func (s *server) touched(off, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for r := off / regionBytes; r <= (off+n-1)/regionBytes && r*regionBytes < volumeBytes; r++ {
-		s.digests.stale[r] = true
+	d := &s.digests
+	for at := off / sector; at <= (off+n-1)/sector && at < int64(len(d.stale)); at++ {
+		if !d.stale[at] {
+			d.stale[at] = true
+			d.changed = append(d.changed, at)
+		}
 	}
 }
 
+// digest is of a region as the server's system sees it.
 func (s *server) digest(region int64) uint64 {
 	s.mu.Lock()
-	if s.digests.all {
-		clear(s.digests.sums)
-		s.digests.all = false
-	}
-	if s.digests.stale[region] {
-		delete(s.digests.sums, region)
-		delete(s.digests.stale, region)
-	}
-	sum, ok := s.digests.sums[region]
-	s.mu.Unlock()
-	if ok {
-		return sum
-	}
-	var p [regionBytes]byte
-	f, err := s.mem.Open(s.path, vfs.ReadOnly)
-	if err == nil {
-		_, _ = f.ReadAt(p[:], region*regionBytes)
-		_ = f.Close()
-	}
-	sum = maphash.Bytes(hashSeed, p[:])
-	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.digests.sums[region] = sum
-	return sum
+	d := &s.digests
+	if d.all {
+		d.all = false
+		for at := range d.stale {
+			d.stale[at] = true
+			d.changed = append(d.changed, int64(at))
+		}
+	}
+	for _, at := range d.changed {
+		now, _ := s.mem.Peek(s.path, at)
+		sum := maphash.Bytes(hashSeed, now[:]) * uint64(2*at+1)
+		d.regions[at*sector/regionBytes] += sum - d.of[at]
+		d.of[at], d.stale[at] = sum, false
+	}
+	d.changed = d.changed[:0]
+	return d.regions[region]
 }
 
 func (s *server) lostPower() time.Time {

@@ -35,6 +35,7 @@ type server struct {
 	eio     string    // the copy's calls of this kind fail from now on; "": none
 	failed  bool      // it did
 	ever    bool      // ... or did before its disk was replaced
+	when    time.Time // of the first such failure of this disk
 	lost    time.Time // of the last power loss
 	digests digests
 
@@ -42,8 +43,18 @@ type server struct {
 	promised, served lineage.Term
 	flushed          lineage.Position // of the newest flush that it answered
 	held             map[int64][]int  // by sector: safe writes that were durable on this disk
-	seen             [2]int64
+	seen             [3]int64
 	fresh            atomic.Bool // its disk is new: it has to be added again
+	out              atomic.Bool // it is no member: it was removed, or never added
+	left             atomic.Bool // it was removed at some time
+	changing         atomic.Bool // it is being added or removed
+	promisedAt       time.Time   // when promised was seen first
+	judged           string      // the state of its copy in which checkBoundaries looked at it
+}
+
+func newServer(w *world, i int) *server {
+	name := string(rune('a' + i))
+	return &server{w: w, name: name, mem: vfs.NewMem(int64(w.seed)<<8 + int64(i)), path: "/disk/" + name + ".img", held: map[int64][]int{}, digests: newDigests()}
 }
 
 // process is one life of a server's agent.
@@ -64,6 +75,7 @@ type process struct {
 	closing atomic.Bool
 	closed  chan struct{} // when nothing of it runs any more
 	tenure  *tenure       // while it serves, as the driver knows; the driver's
+	newest  lineage.Term  // in which anybody was seen to serve before this life
 }
 
 func (p *process) isDead() bool { return p.dead.Load() }
@@ -150,7 +162,7 @@ func (s *server) start() {
 	p := &process{s: s, mem: s.mem, serial: w.serial, closed: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	w.mu.Lock()
-	s.proc = p
+	s.proc, p.newest = p, w.newest
 	w.mu.Unlock()
 	w.lives = append(w.lives, p)
 	w.net.answerDead(s.name)
@@ -246,10 +258,18 @@ func (s *server) view() *mirror.View {
 	return nil
 }
 
-// open reports whether applications are let in.
+// open reports whether applications are let in: also if the disk failed, and the volume stands still or is served from a target.
 func (s *server) open() bool {
 	view, v := s.view(), s.volume()
-	return view != nil && v != nil && view.Open && v.Failed() == nil
+	return view != nil && v != nil && view.Open
+}
+
+// via is the target whose copy a source with a failed disk serves from; nil if there is none.
+func (s *server) via() *server {
+	if view := s.view(); view != nil && view.Open && view.Via != "" {
+		return s.w.byName(view.Via)
+	}
+	return nil
 }
 
 // fails says whether a call to the disk fails.
@@ -260,13 +280,14 @@ func (s *server) fails(op string, data, write bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.eio == op && data {
+		if !s.failed {
+			s.when = time.Now()
+		}
 		s.failed, s.ever = true, true
 		return errDisk
 	}
 	return nil
 }
-
-func newDigests() digests { return digests{sums: map[int64]uint64{}, stale: map[int64]bool{}} }
 
 func (s *server) everFailed() bool {
 	s.mu.Lock()

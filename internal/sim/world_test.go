@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +19,6 @@ import (
 	"keelson/internal/lineage"
 	"keelson/internal/mirror"
 	"keelson/internal/peer"
-	"keelson/internal/vfs"
 )
 
 // world is one history: servers, network, clients, administrators, and what the checkers know. One goroutine, the driver, decides what
@@ -40,6 +40,7 @@ type world struct {
 	calm      bool // no more faults
 	mutant    *mutant
 	steps     int
+	faults    atomic.Int64 // so far
 	mix       mix
 	admins    sync.WaitGroup
 
@@ -51,6 +52,7 @@ type world struct {
 	safe     []*write
 	force    forcing
 	opened   map[lineage.Term]string
+	newest   lineage.Term // of opened
 	broken   string
 	commands map[int]command // under way
 	commandN int
@@ -62,8 +64,9 @@ type world struct {
 
 // mix is what kind of history it is: how often, in 10000 steps, what happens.
 type mix struct {
-	crash, power, armed, stop, cut, refuse, disk, admin, force, reckless int
-	pause                                                                int // ms, the longest ordinary pause
+	crash, power, armed, stop, cut, refuse, disk, fail, admin, member, force, reckless int
+	pause                                                                              int // ms, the longest ordinary pause
+	lag                                                                                int // ms that every delay of the network is longer; -1: any
 }
 
 func newWorld(t *testing.T, seed uint64, m *mutant) *world {
@@ -73,18 +76,17 @@ func newWorld(t *testing.T, seed uint64, m *mutant) *world {
 	}
 	w.net = newNetwork(w)
 	for i := range w.pick(2, 3, 3, 3, 3, 4, 5) {
-		name := string(rune('a' + i))
-		w.servers = append(w.servers, &server{w: w, name: name, mem: vfs.NewMem(int64(seed)<<8 + int64(i)), path: "/disk/" + name + ".img", held: map[int64][]int{}, digests: newDigests()})
+		w.servers = append(w.servers, newServer(w, i))
 	}
 	w.encrypted = w.rng.IntN(4) == 0
 	w.mode = []string{"sync", "sync", "async"}[w.rng.IntN(3)]
 	w.steps = 120 + w.rng.IntN(200)
 	w.mix = mix{
 		crash: w.pick(0, 0, 60, 200), power: w.pick(0, 0, 60, 200), armed: w.pick(0, 0, 150, 400), stop: w.pick(0, 30, 60), cut: w.pick(0, 0, 150, 300), refuse: w.pick(0, 0, 50),
-		disk: w.pick(0, 0, 0, 60), admin: w.pick(0, 200, 500), force: w.pick(0, 0, 100, 200), reckless: w.pick(0, 0, 60), pause: w.pick(5, 20, 60),
+		disk: w.pick(0, 0, 0, 60), fail: w.pick(0, 0, 0, 60), member: w.pick(0, 0, 0, 150), lag: -1, admin: w.pick(0, 200, 500), force: w.pick(0, 0, 100, 200), reckless: w.pick(0, 0, 60), pause: w.pick(5, 20, 60),
 	}
 	if m != nil { // rough, so that it shows soon
-		w.mix = mix{crash: 60, power: 150, armed: 400, stop: 30, cut: 200, refuse: 20, disk: w.pick(60, 300), admin: 300, force: w.pick(0, 150), reckless: w.pick(0, 40), pause: w.pick(4, 15, 40)}
+		w.mix = mix{crash: 60, power: 150, armed: 400, stop: 30, cut: 200, refuse: 20, disk: w.pick(60, 300), lag: -1, admin: 300, force: w.pick(0, 150), reckless: w.pick(0, 40), pause: w.pick(4, 15, 40)}
 		if m.tune != nil {
 			m.tune(&w.mix)
 		}
@@ -239,11 +241,7 @@ func identityOf(t *testing.T, name string) peer.Identity {
 // run is the whole history. It returns what broke, "" if nothing did.
 func (w *world) run() string {
 	w.calm = true
-	for _, s := range w.servers {
-		_ = s.mem.MkdirAll("/disk")
-		_ = s.mem.MkdirAll("/state/volumes")
-		s.start()
-	}
+	w.boot()
 	w.create()
 	w.calm = false
 	for step := 0; step < w.steps && !w.isBroken(); step++ {
@@ -258,6 +256,15 @@ func (w *world) run() string {
 	}
 	w.end()
 	return w.broken
+}
+
+// boot starts everybody, with empty disks.
+func (w *world) boot() {
+	for _, s := range w.servers {
+		_ = s.mem.MkdirAll("/disk")
+		_ = s.mem.MkdirAll("/state/volumes")
+		s.start()
+	}
 }
 
 // rest lets time pass, until everybody waits.
@@ -285,7 +292,13 @@ func (w *world) pause(d time.Duration) {
 // create makes the volume; nothing fails yet.
 func (w *world) create() {
 	r := api.CreateVolume{Name: volumeName, Source: api.Place{Node: "a", Path: w.servers[0].path}, Mode: w.mode, SizeBytes: volumeBytes}
-	for _, s := range w.servers[1:] {
+	for i, s := range w.servers[1:] {
+		if i > 0 && w.mix.member > 0 && w.rng.IntN(3) == 0 { // it is added later
+			s.out.Store(true)
+		}
+		if s.out.Load() {
+			continue
+		}
 		r.Targets = append(r.Targets, api.Place{Node: s.name, Path: s.path})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -308,6 +321,9 @@ func (w *world) create() {
 	}
 	w.net.mu.Lock()
 	w.net.slow = time.Duration(w.pick(0, 0, 3, 12)) * time.Millisecond
+	if w.mix.lag >= 0 {
+		w.net.slow = time.Duration(w.mix.lag) * time.Millisecond
+	}
 	w.net.mu.Unlock()
 	if w.rng.IntN(3) == 0 {
 		for _, s := range w.servers {
@@ -362,7 +378,9 @@ func (w *world) act() {
 		{m.cut * 2, w.heal},
 		{m.refuse, w.refuse},
 		{m.disk, w.disk},
+		{m.fail, w.failSource},
 		{m.admin, w.administer},
+		{m.member, w.changeMembers},
 		{m.force, w.takeOver},
 		{m.reckless, w.reckless},
 		{60, w.stranger},
@@ -421,6 +439,7 @@ func (w *world) down(s *server, power bool, in int64) {
 	if s.up() == nil {
 		return
 	}
+	w.faults.Add(1)
 	s.backAt = time.Now().Add(time.Duration(w.rng.IntN(3000)) * time.Millisecond)
 	if in > 0 {
 		w.log(s.name, "will die at the %d. I/O from now, power loss: %v", in, power)
@@ -443,6 +462,7 @@ func (w *world) stop(s *server) {
 	if s.up() == nil {
 		return
 	}
+	w.faults.Add(1)
 	s.backAt = time.Now().Add(time.Duration(w.rng.IntN(2000)) * time.Millisecond)
 	w.admins.Go(s.stop)
 	w.pause(10 * time.Millisecond)
@@ -459,6 +479,7 @@ func (w *world) cut(s *server) {
 		return
 	}
 	w.tally("ways cut")
+	w.faults.Add(1)
 	both := w.rng.IntN(3) > 0
 	w.log(s.name, "network to %s is cut, both ways: %v", o.name, both)
 	w.net.setCut(s.name, o.name, true)
@@ -498,12 +519,14 @@ func (w *world) refuse(s *server) {
 	defer w.net.mu.Unlock()
 	w.net.refuse[s.name] = !w.net.refuse[s.name]
 	w.tally("refusals")
+	w.faults.Add(1)
 	w.log(s.name, "refuses new connections: %v", w.net.refuse[s.name])
 	w.net.slow = time.Duration(w.pick(0, 0, 0, 5, 60)) * time.Millisecond
 }
 
 // disk makes a disk fail, fill up or be slow, or ends that.
 func (w *world) disk(s *server) {
+	w.faults.Add(1)
 	switch w.rng.IntN(6) {
 	case 0:
 		if s.hasFailed() || w.failedDisks() >= len(w.servers)-2 {

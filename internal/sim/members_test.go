@@ -1,0 +1,91 @@
+package sim
+
+import (
+	"context"
+
+	"keelson/internal/api"
+	"keelson/internal/lineage"
+)
+
+// failSource makes the disk of the source fail, and sometimes lets an administrator switch over then.
+func (w *world) failSource(*server) {
+	src := w.source()
+	if src == nil || src.hasFailed() || w.failedDisks() >= len(w.servers)-2 {
+		if src != nil && src.hasFailed() {
+			w.leaveFailed(src)
+		}
+		return
+	}
+	src.mu.Lock()
+	defer src.mu.Unlock()
+	src.eio = []string{"read", "write", "sync", "zero"}[w.rng.IntN(4)]
+	w.faults.Add(1)
+	w.tally("EIO on " + src.eio)
+	w.log(src.name, "disk fails at the next %s", src.eio)
+}
+
+// leaveFailed is an administrator who switches over from a source whose disk failed.
+func (w *world) leaveFailed(src *server) {
+	for _, c := range src.view().Candidates {
+		if c.OK && c.To != src.name {
+			w.switchover(src, api.Switchover{Volume: volumeName, To: c.To})
+			return
+		}
+	}
+}
+
+// changeMembers is an administrator who removes a server's copy from the volume, or adds one.
+func (w *world) changeMembers(s *server) {
+	src := w.source()
+	if src == nil || s == src || s.up() == nil || w.force.possible() {
+		return
+	}
+	for _, x := range w.servers {
+		if x.out.Load() && x.up() != nil && !x.changing.Load() && w.rng.IntN(3) > 0 {
+			w.add(src, x)
+			return
+		}
+	}
+	if !s.out.Load() && !s.changing.Load() {
+		w.remove(src, s)
+	}
+}
+
+// remove takes a server's copy out of the volume: it forgets it, and what is on its disk counts for nothing.
+func (w *world) remove(src, s *server) {
+	s.changing.Store(true)
+	w.order(src, false, "remove "+s.name, func(ctx context.Context, a api.Service) error {
+		defer s.changing.Store(false)
+		_, err := a.ChangeMirror(ctx, api.MirrorChange{Volume: volumeName, Target: s.name, Action: "remove"})
+		if err == nil {
+			w.tally("removed")
+			w.forget(s)
+			s.out.Store(true)
+			s.left.Store(true)
+		}
+		return err
+	})
+}
+
+// add gives a server a copy.
+func (w *world) add(src, s *server) {
+	s.changing.Store(true)
+	mode := []string{"sync", "async"}[w.rng.IntN(2)]
+	w.order(src, false, "add "+s.name, func(ctx context.Context, a api.Service) error {
+		defer s.changing.Store(false)
+		_, err := a.ChangeMirror(ctx, api.MirrorChange{Volume: volumeName, Target: s.name, Action: "add", Path: s.path, Mode: &mode})
+		if err == nil {
+			w.tally("added")
+			w.forget(s)
+			s.out.Store(false)
+		}
+		return err
+	})
+}
+
+// forget: the server is no replica any more, or a new one.
+func (w *world) forget(s *server) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s.held, s.promised, s.served, s.flushed, s.judged = map[int64][]int{}, lineage.Term{}, lineage.Term{}, lineage.Position{}, ""
+}

@@ -1,0 +1,120 @@
+package sim
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"keelson/internal/api"
+	"keelson/internal/mirror"
+)
+
+// script runs what somebody wrote instead of a random history, in a world in which nothing fails by itself.
+func script(t *testing.T, servers int, play func(w *world)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := bare(t, servers)
+		play(w)
+		w.check()
+		w.end()
+		if w.broken != "" {
+			w.report(t)
+		}
+	})
+}
+
+// bare is a world of so many servers that run.
+func bare(t *testing.T, servers int) *world {
+	w := newWorld(t, 1, nil)
+	for len(w.servers) < servers {
+		w.servers = append(w.servers, newServer(w, len(w.servers)))
+	}
+	w.servers = w.servers[:servers]
+	w.mode, w.encrypted, w.calm, w.mix = "sync", false, true, mix{pause: 5}
+	w.boot()
+	return w
+}
+
+// must gives a command and waits for it.
+func (w *world) must(at string, do func(context.Context, api.Service) error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := do(ctx, w.byName(at).up().Service()); err != nil {
+		w.fail("script", "%s: %v", at, err)
+	}
+}
+
+func (w *world) change(at string, c api.MirrorChange) {
+	c.Volume = volumeName
+	w.must(at, func(ctx context.Context, a api.Service) error {
+		_, err := a.ChangeMirror(ctx, c)
+		return err
+	})
+}
+
+func (w *world) moveTo(to string) {
+	w.must(to, func(ctx context.Context, a api.Service) error {
+		_, err := a.Switchover(ctx, api.Switchover{Volume: volumeName, To: to}, func(api.SwitchoverStep) {})
+		return err
+	})
+}
+
+// until waits until the condition holds, for a minute at most.
+func (w *world) until(what string, holds func() bool) {
+	for end := time.Now().Add(time.Minute); !holds(); w.pause(10 * time.Millisecond) {
+		if !time.Now().Before(end) {
+			w.fail("script", "in vain: %s", what)
+			return
+		}
+		w.check()
+	}
+}
+
+// inStep are the targets that mirror, as the source sees it.
+func (w *world) inStep() (names []string) {
+	src := w.source()
+	if src == nil {
+		return nil
+	}
+	for _, m := range src.view().Mirrors {
+		if m.State == mirror.Mirroring {
+			names = append(names, m.Target)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestAddedCopyStays: a copy that was added is a member in its own eyes as well: a switchover to it and on to another server loses nobody.
+func TestAddedCopyStays(t *testing.T) {
+	script(t, 3, func(w *world) {
+		c := w.servers[2]
+		c.out.Store(true)
+		w.create()
+		w.until("b mirrors", func() bool { return slices.Equal(w.inStep(), []string{"b"}) })
+		w.change("a", api.MirrorChange{Target: "c", Action: "add", Path: c.path})
+		c.out.Store(false)
+		w.until("b and c mirror", func() bool { return slices.Equal(w.inStep(), []string{"b", "c"}) })
+		w.moveTo("c")
+		w.until("a and b mirror", func() bool { return slices.Equal(w.inStep(), []string{"a", "b"}) })
+		w.moveTo("b")
+		w.until("a and c mirror", func() bool { return slices.Equal(w.inStep(), []string{"a", "c"}) })
+	})
+}
+
+// TestRemovedCopyIsForgotten: also by a server that has adopted the settings that say so.
+func TestRemovedCopyIsForgotten(t *testing.T) {
+	script(t, 3, func(w *world) {
+		w.create()
+		w.until("b and c mirror", func() bool { return slices.Equal(w.inStep(), []string{"b", "c"}) })
+		c := w.servers[2]
+		for range 2 {
+			w.change("a", api.MirrorChange{Target: "c", Action: "remove"})
+			w.until("c has forgotten it", func() bool { return c.volume() == nil })
+			w.forget(c)
+			w.change("a", api.MirrorChange{Target: "c", Action: "add", Path: c.path})
+			w.until("b and c mirror again", func() bool { return slices.Equal(w.inStep(), []string{"b", "c"}) })
+		}
+	})
+}
