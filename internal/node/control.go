@@ -59,6 +59,8 @@ type nameRequest struct {
 	Name   string `json:"name"`
 	Volume string `json:"volume"` // id
 	Unmake bool   `json:"unmake"` // forget: remove the backing file too (it was made a moment ago)
+	// Settings, of start: those that name the replica. Whatever says that the server was removed before is older.
+	Settings *lineage.Settings `json:"settings,omitempty"`
 }
 
 type nothing struct{}
@@ -86,7 +88,7 @@ func (n *Node) control() http.Handler {
 	mux.HandleFunc("POST /peer/v1/load", n.takeLoad)
 	handle(mux, "create", n.createHere)
 	handle(mux, "start", func(_ context.Context, _ string, r *nameRequest) (nothing, error) {
-		return nothing{}, n.startHere(r.Name)
+		return nothing{}, n.startHere(r.Name, r.Settings)
 	})
 	handle(mux, "forget", func(_ context.Context, _ string, r *nameRequest) (nothing, error) { return nothing{}, n.forget(*r) })
 	return n.onlyPeers(mux)
@@ -108,7 +110,7 @@ func (n *Node) onlyPeers(next http.Handler) http.Handler {
 }
 
 // startHere opens a replica that was made a moment ago.
-func (n *Node) startHere(name string) error {
+func (n *Node) startHere(name string, settings *lineage.Settings) error {
 	if err := api.CheckVolumeName(name); err != nil {
 		return err
 	}
@@ -118,7 +120,26 @@ func (n *Node) startHere(name string) error {
 	if n.find(name) != nil {
 		return nil
 	}
+	if settings != nil {
+		if err := n.keepSettings(name, *settings); err != nil {
+			return err
+		}
+	}
 	return n.openVolume(name)
+}
+
+// keepSettings gives a replica that was made, and never started, newer settings.
+func (n *Node) keepSettings(name string, settings lineage.Settings) error {
+	log, err := intentlog.Open(n.out.FS, filepath.Join(n.volumesDir(), name), intentlog.Options{})
+	if err != nil {
+		return err
+	}
+	err = log.Save(func(h *intentlog.Header) {
+		if h.Settings.Version.Compare(settings.Version) < 0 {
+			h.Settings = settings
+		}
+	})
+	return errors.Join(err, log.Close())
 }
 
 // handle serves one call of a peer.
@@ -257,6 +278,9 @@ func (n *Node) forget(r nameRequest) error {
 	if err == nil {
 		err = n.keepSalvages(r.Name, dir)
 	}
+	if err == nil { // without its header it is remains, which the next start removes: a crash leaves no half of a replica
+		err = errors.Join(n.out.FS.Remove(filepath.Join(dir, "header")), n.out.FS.SyncDir(dir))
+	}
 	if err == nil {
 		err = n.out.FS.RemoveAll(dir)
 	}
@@ -310,7 +334,7 @@ func (n *Node) createAt(ctx context.Context, node string, r createRequest) (crea
 	return answer, reach(node, p.post(ctx, "create", r, &answer))
 }
 
-func (n *Node) startAt(ctx context.Context, node, name string) error {
+func (n *Node) startAt(ctx context.Context, node, name string, settings *lineage.Settings) error {
 	if node == n.cfg.Node {
 		return n.openVolume(name)
 	}
@@ -318,7 +342,7 @@ func (n *Node) startAt(ctx context.Context, node, name string) error {
 	if p == nil {
 		return errNoAddress(node)
 	}
-	return reach(node, p.post(ctx, "start", nameRequest{Name: name}, &nothing{}))
+	return reach(node, p.post(ctx, "start", nameRequest{Name: name, Settings: settings}, &nothing{}))
 }
 
 func errNoAddress(node string) error {

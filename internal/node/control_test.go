@@ -42,7 +42,7 @@ func TestNamesFromPeers(t *testing.T) {
 		if err := n.forget(nameRequest{Name: name, Volume: "x"}); err == nil {
 			t.Errorf("forget %q was not refused", name)
 		}
-		if err := n.startHere(name); err == nil {
+		if err := n.startHere(name, nil); err == nil {
 			t.Errorf("start %q was not refused", name)
 		}
 		if _, err := n.createHere(t.Context(), "b", &createRequest{Header: intentlog.Header{Name: name}, Path: filepath.Join(n.cfg.State, "x.img"), SizeBytes: 1 << 20}); err == nil {

@@ -470,6 +470,9 @@ func (n *Node) keepSalvages(name, dir string) error {
 	if err := n.out.FS.Rename(from, to); err != nil {
 		return err
 	}
+	if err := errors.Join(n.out.FS.SyncDir(filepath.Dir(to)), n.out.FS.SyncDir(n.cfg.State)); err != nil { // before what it came from goes
+		return err
+	}
 	n.events.Add(api.Event{Level: "warning", Volume: name, Object: "volume " + name, Message: "its salvages were kept in " + to, Next: "remove them when nobody needs them any more"})
 	return nil
 }

@@ -82,7 +82,7 @@ func (s *service) CreateVolume(ctx context.Context, r api.CreateVolume) (*api.Vo
 		}
 	}
 	for _, p := range slices.Backward(places) {
-		if err := n.startAt(ctx, p.Node, r.Name); err != nil {
+		if err := n.startAt(ctx, p.Node, r.Name, nil); err != nil {
 			return nil, undo(err)
 		}
 	}
@@ -278,7 +278,8 @@ func (s *service) ChangeMirror(ctx context.Context, r api.MirrorChange) (*api.Vo
 		return nil, err
 	}
 	if r.Action == "add" {
-		if err := s.n.startAt(ctx, r.Target, r.Volume); err != nil {
+		settings := a.v.Header().Settings
+		if err := s.n.startAt(ctx, r.Target, r.Volume, &settings); err != nil {
 			return nil, err
 		}
 	}

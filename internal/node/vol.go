@@ -33,6 +33,8 @@ type vol struct {
 	samples samples      // of the last hour
 	begun   atomic.Int64 // when the loop's present step began, ns since 1970; 0: none
 	leaving atomic.Bool
+	ending  sync.Once
+	ended   error // of ending
 
 	applying chan struct{} // a slot for the one write of a salvage that another server may have under way here
 
@@ -336,8 +338,13 @@ func (a *vol) note(level, object, rule, message, next string) {
 // loopMax is how long close waits for the loop, which may be in the middle of a rollback.
 const loopMax = time.Minute
 
-// close ends everything of the volume, cleanly.
+// close ends everything of the volume, cleanly. The agent may be stopped while the volume is being forgotten: both wait for the same end.
 func (a *vol) close() error {
+	a.ending.Do(func() { a.ended = a.end() })
+	return a.ended
+}
+
+func (a *vol) end() error {
 	a.stop()
 	late := time.NewTimer(loopMax)
 	defer late.Stop()

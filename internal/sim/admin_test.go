@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"keelson/internal/api"
+	"keelson/internal/switchover"
 )
 
 // command is something that an administrator waits for.
@@ -115,13 +116,15 @@ func (w *world) switchover(at *server, r api.Switchover) {
 	var before *attempt
 	if r.Force {
 		before = w.beforeForce(r)
+		w.byName(r.To).forced = time.Now()
 	}
 	w.order(at, r.Force, text, func(ctx context.Context, a api.Service) error {
-		_, err := a.Switchover(ctx, r, func(api.SwitchoverStep) {})
+		planned := false // in the end it may be a hand-over, if the source lives or another server took over for this one
+		_, err := a.Switchover(ctx, r, func(s api.SwitchoverStep) { planned = planned || s.Name == switchover.StepHandOver })
 		if err == nil && r.Force {
 			w.tally("forced take-overs done")
 			w.mu.Lock()
-			w.afterForce(before, r)
+			w.afterForce(before, r, planned)
 			w.mu.Unlock()
 		} else if err == nil {
 			w.tally("switchovers done")

@@ -92,6 +92,9 @@ func (w *world) checkSessions(s *server) {
 // checkOpening: a server that was source opens nothing if somebody took over before it started (rule 24).
 func (w *world) checkOpening(s *server, term lineage.Term) {
 	newest := s.proc.newest
+	if s.forced.Add(time.Minute).After(s.proc.began) { // an administrator says that it may
+		return
+	}
 	if m := s.volume().Header().Settings.Find(newest.Node); !term.Less(newest) || m == nil || m.Removed || w.byName(newest.Node).everFailed() || w.counted("removed") > 0 {
 		return
 	}

@@ -13,7 +13,8 @@ type attempt struct {
 	faults int64
 	lives  map[*server]*process
 	alive  []*server
-	had    []*write // answered, and on the disk of a server that was in sync then
+	served lineage.Term // by who takes over, before
+	had    []*write     // answered, and on the disk of a server that was in sync then
 }
 
 // lagMax is how slow the network may be for that.
@@ -50,6 +51,9 @@ func (w *world) beforeForce(r api.Switchover) *attempt {
 			a.alive = append(a.alive, s)
 		}
 	}
+	if to := w.byName(r.To); a.lives[to] != nil {
+		a.served = to.volume().Header().Served
+	}
 	if r.NoCatchUp || w.force.possible() {
 		return a
 	}
@@ -72,7 +76,7 @@ func (w *world) beforeForce(r api.Switchover) *attempt {
 }
 
 // afterForce judges a take-over that has just been done.
-func (w *world) afterForce(a *attempt, r api.Switchover) {
+func (w *world) afterForce(a *attempt, r api.Switchover, planned bool) {
 	if a == nil || !w.still() || w.faults.Load() != a.faults {
 		return
 	}
@@ -86,12 +90,15 @@ func (w *world) afterForce(a *attempt, r api.Switchover) {
 		return
 	}
 	h := to.volume().Header()
+	if !a.served.Less(h.Served) { // it was the source, and is opened again
+		return
+	}
 	for s := range a.lives {
 		v := s.volume()
 		if m := h.Settings.Find(s.name); v == nil || m == nil || m.Removed || s.hasFailed() {
 			continue
 		}
-		if v.Header().Promised.Less(h.Served) {
+		if !planned && v.Header().Promised.Less(h.Served) {
 			w.failLocked("G3", "%s took over in term %s; %s could be reached and has promised %s", r.To, h.Served, s.name, v.Header().Promised)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 // check is what holds whenever everybody waits: guarantees 1 to 7, as far as they can be seen from outside.
 func (w *world) check() {
+	w.askMembers()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, s := range w.servers {
@@ -48,9 +49,6 @@ func (w *world) checkTerms(s *server) {
 		return
 	}
 	h := v.Header()
-	if h.Promised != s.promised {
-		s.promisedAt = time.Now()
-	}
 	if h.Promised.Less(s.promised) || h.Served.Less(s.served) {
 		w.failLocked("G3", "%s: terms go down from promised %s, served %s to %s, %s", s.name, s.promised, s.served, h.Promised, h.Served)
 	}
@@ -241,7 +239,8 @@ func (w *world) checkKept(s *server) {
 	if v == nil || s.hasFailed() || s.proc.busy.Load() > 0 || s.out.Load() || s.changing.Load() {
 		return
 	}
-	settled := v.Header().Consistent == "yes" && v.UndoStatus().State == "" // in mid-resync it may be in the undo log: the end of it shows
+	// In mid-resync what it had may be in the undo log: the end of it shows.
+	settled := v.Header().Consistent == "yes" && v.UndoStatus().State == ""
 	seen := [3]int64{s.moves.Load(), int64(len(w.safe)), 0}
 	if settled {
 		seen[2] = 1
@@ -252,7 +251,7 @@ func (w *world) checkKept(s *server) {
 	s.seen = seen
 	for _, at := range spots {
 		now, durable := w.at(s, at)
-		if d := w.safeBelow(at, durable); d != 0 {
+		if d := w.safeBelow(at, durable); d != 0 && settled {
 			s.hold(w, at, d)
 		}
 		for _, h := range s.held[at] {

@@ -16,6 +16,8 @@ import (
 const (
 	finaleRounds = 60
 	finaleRound  = 2 * time.Second
+	// At finaleRestart agents are started again if a disk was full: that may have stopped the volume there for the life of the agent.
+	finaleRestart = 10
 )
 
 // finale: all failures end, everybody starts, administrators settle what only they can; exactly one source and equal copies come out,
@@ -40,7 +42,7 @@ func (w *world) finale() {
 	}
 	for round := range finaleRounds {
 		for _, s := range w.servers {
-			w.revive(s)
+			w.revive(s, round)
 		}
 		w.pause(finaleRound)
 		w.check()
@@ -59,7 +61,10 @@ func (w *world) finale() {
 }
 
 // revive starts a server that is down; one whose disk failed gets a new, empty one, when somebody else serves.
-func (w *world) revive(s *server) {
+func (w *world) revive(s *server, round int) {
+	if v := s.volume(); v != nil && !s.broken() && (v.Failed() != nil || round == finaleRestart && w.counted("disk full") > 0) {
+		s.proc.die(false, "its volume was stopped by a full disk")
+	}
 	if s.broken() && s.open() { // repair switches over
 		return
 	}
@@ -200,6 +205,9 @@ func (w *world) settled() string {
 		v := s.view()
 		if v == nil {
 			return s.name + " has no volume"
+		}
+		if s.broken() {
+			return "the disk of " + s.name + " failed"
 		}
 		all += fmt.Sprintf("; %s is %s, open %v, %s", s.name, v.Role, v.Open, v.Reason)
 		if s.open() {

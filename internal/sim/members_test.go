@@ -2,15 +2,18 @@ package sim
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"keelson/internal/api"
 	"keelson/internal/lineage"
+	"keelson/internal/mirror"
 )
 
 // failSource makes the disk of the source fail, and sometimes lets an administrator switch over then.
 func (w *world) failSource(*server) {
 	src := w.source()
-	if src == nil || src.hasFailed() || w.failedDisks() >= len(w.servers)-2 {
+	if src == nil || src.hasFailed() || !w.maySpare(src) {
 		if src != nil && src.hasFailed() {
 			w.leaveFailed(src)
 		}
@@ -22,6 +25,20 @@ func (w *world) failSource(*server) {
 	w.faults.Add(1)
 	w.tally("EIO on " + src.eio)
 	w.log(src.name, "disk fails at the next %s", src.eio)
+}
+
+// maySpare reports whether a disk may fail: enough others are well, and another one has everything.
+func (w *world) maySpare(s *server) bool {
+	if s.hasFailed() || w.failedDisks() >= len(w.servers)-2 {
+		return false
+	}
+	return slices.ContainsFunc(w.servers, func(x *server) bool {
+		view := x.view()
+		if x == s || view == nil || x.broken() {
+			return false
+		}
+		return x.open() || len(view.Mirrors) == 1 && view.Mirrors[0].State == mirror.Mirroring
+	})
 }
 
 // leaveFailed is an administrator who switches over from a source whose disk failed.
@@ -55,14 +72,8 @@ func (w *world) changeMembers(s *server) {
 func (w *world) remove(src, s *server) {
 	s.changing.Store(true)
 	w.order(src, false, "remove "+s.name, func(ctx context.Context, a api.Service) error {
-		defer s.changing.Store(false)
 		_, err := a.ChangeMirror(ctx, api.MirrorChange{Volume: volumeName, Target: s.name, Action: "remove"})
-		if err == nil {
-			w.tally("removed")
-			w.forget(s)
-			s.out.Store(true)
-			s.left.Store(true)
-		}
+		w.changed(s, err, true)
 		return err
 	})
 }
@@ -72,15 +83,49 @@ func (w *world) add(src, s *server) {
 	s.changing.Store(true)
 	mode := []string{"sync", "async"}[w.rng.IntN(2)]
 	w.order(src, false, "add "+s.name, func(ctx context.Context, a api.Service) error {
-		defer s.changing.Store(false)
 		_, err := a.ChangeMirror(ctx, api.MirrorChange{Volume: volumeName, Target: s.name, Action: "add", Path: s.path, Mode: &mode})
-		if err == nil {
-			w.tally("added")
-			w.forget(s)
-			s.out.Store(false)
-		}
+		w.changed(s, err, false)
 		return err
 	})
+}
+
+// changed: it was added or removed, or not; if nobody knows, the next source does.
+func (w *world) changed(s *server, err error, out bool) {
+	var said *api.Error
+	switch {
+	case err == nil:
+		w.nowMember(s, out)
+	case errors.As(err, &said) && said.Code == api.Refused:
+	default:
+		s.unsure.Store(true)
+		return
+	}
+	s.changing.Store(false)
+}
+
+func (w *world) nowMember(s *server, out bool) {
+	w.tally(map[bool]string{true: "removed", false: "added"}[out])
+	w.forget(s)
+	s.out.Store(out)
+	if out {
+		s.left.Store(true)
+	}
+}
+
+// askMembers asks the source about those of whom nobody knows.
+func (w *world) askMembers() {
+	src := w.source()
+	for _, s := range w.servers {
+		if src == nil || !s.unsure.Load() {
+			continue
+		}
+		m := src.volume().Header().Settings.Find(s.name)
+		if out := m == nil || m.Removed; out != s.out.Load() {
+			w.nowMember(s, out)
+		}
+		s.unsure.Store(false)
+		s.changing.Store(false)
+	}
 }
 
 // forget: the server is no replica any more, or a new one.

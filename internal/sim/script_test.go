@@ -118,3 +118,46 @@ func TestRemovedCopyIsForgotten(t *testing.T) {
 		}
 	})
 }
+
+// TestTwoAreAddedAtOnce: what says that one of them was removed is older than its new copy.
+func TestTwoAreAddedAtOnce(t *testing.T) {
+	script(t, 3, func(w *world) {
+		w.create()
+		for range 30 {
+			w.until("b and c mirror", func() bool { return slices.Equal(w.inStep(), []string{"b", "c"}) })
+			for _, s := range w.servers[1:] {
+				w.remove(w.servers[0], s)
+				w.until("it is forgotten", func() bool { return !s.changing.Load() && s.volume() == nil })
+			}
+			w.pause(time.Duration(w.rng.IntN(1000)) * time.Millisecond)
+			for _, s := range w.servers[1:] {
+				w.add(w.servers[0], s)
+				w.pause(time.Duration(w.rng.IntN(3000)) * time.Microsecond)
+			}
+		}
+	})
+}
+
+// TestCrashOfARemoval: a server that loses its power at any moment of its removal has forgotten its copy in the end, and can get another.
+func TestCrashOfARemoval(t *testing.T) {
+	script(t, 3, func(w *world) {
+		w.create()
+		c := w.servers[2]
+		for at := int64(1); at <= 60 && !w.isBroken(); at += 2 {
+			w.until("b and c mirror", func() bool { return slices.Equal(w.inStep(), []string{"b", "c"}) })
+			c.out.Store(true)
+			c.proc.arm(at, at%3 > 0)
+			w.change("a", api.MirrorChange{Target: "c", Action: "remove"})
+			w.pause(2 * time.Second)
+			if c.up() == nil {
+				c.start()
+			}
+			c.proc.dieAt.Store(0)
+			w.until("c has forgotten it", func() bool { return c.volume() == nil })
+			w.pause(time.Second)
+			w.forget(c)
+			w.change("a", api.MirrorChange{Target: "c", Action: "add", Path: c.path})
+			c.out.Store(false)
+		}
+	})
+}

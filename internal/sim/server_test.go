@@ -48,7 +48,8 @@ type server struct {
 	out              atomic.Bool // it is no member: it was removed, or never added
 	left             atomic.Bool // it was removed at some time
 	changing         atomic.Bool // it is being added or removed
-	promisedAt       time.Time   // when promised was seen first
+	unsure           atomic.Bool // ... and nobody said how that ended
+	forced           time.Time   // when it was last told to take over by force
 	judged           string      // the state of its copy in which checkBoundaries looked at it
 }
 
@@ -76,6 +77,7 @@ type process struct {
 	closed  chan struct{} // when nothing of it runs any more
 	tenure  *tenure       // while it serves, as the driver knows; the driver's
 	newest  lineage.Term  // in which anybody was seen to serve before this life
+	began   time.Time
 }
 
 func (p *process) isDead() bool { return p.dead.Load() }
@@ -162,7 +164,7 @@ func (s *server) start() {
 	p := &process{s: s, mem: s.mem, serial: w.serial, closed: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	w.mu.Lock()
-	s.proc, p.newest = p, w.newest
+	s.proc, p.newest, p.began = p, w.newest, time.Now()
 	w.mu.Unlock()
 	w.lives = append(w.lives, p)
 	w.net.answerDead(s.name)
@@ -261,7 +263,7 @@ func (s *server) view() *mirror.View {
 // open reports whether applications are let in: also if the disk failed, and the volume stands still or is served from a target.
 func (s *server) open() bool {
 	view, v := s.view(), s.volume()
-	return view != nil && v != nil && view.Open
+	return view != nil && v != nil && view.Open && (v.Failed() == nil || s.hasFailed()) // else a full state disk has stopped the volume
 }
 
 // via is the target whose copy a source with a failed disk serves from; nil if there is none.

@@ -529,7 +529,7 @@ func (w *world) disk(s *server) {
 	w.faults.Add(1)
 	switch w.rng.IntN(6) {
 	case 0:
-		if s.hasFailed() || w.failedDisks() >= len(w.servers)-2 {
+		if !w.maySpare(s) {
 			return
 		}
 		s.mu.Lock()

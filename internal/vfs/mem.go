@@ -147,11 +147,34 @@ func (m *Mem) Rename(from, to string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := m.names[from]
-	if f == nil || !m.dirs[filepath.Dir(to)] {
+	if f == nil && !m.dirs[from] || !m.dirs[filepath.Dir(to)] {
 		return fail("rename", from, 0, fs.ErrNotExist)
+	}
+	if f == nil {
+		m.renameDir(from, to)
+		return nil
 	}
 	m.rename(change{dirs: [2]string{filepath.Dir(from), filepath.Dir(to)}, from: from, to: to, file: f})
 	return nil
+}
+
+// renameDir moves a directory with all that is below it. A power crash may leave parts of it on either side, which is worse than any
+// file system does.
+func (m *Mem) renameDir(from, to string) {
+	moved := func(path string) (string, bool) {
+		return to + strings.TrimPrefix(path, from), path == from || strings.HasPrefix(path, from+"/")
+	}
+	for _, path := range slices.Sorted(maps.Keys(m.names)) {
+		if there, below := moved(path); below {
+			m.rename(change{dirs: [2]string{filepath.Dir(from), filepath.Dir(to)}, from: path, to: there, file: m.names[path]})
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(m.dirs)) {
+		if there, below := moved(path); below {
+			delete(m.dirs, path)
+			m.dirs[there] = true
+		}
+	}
 }
 
 // SyncDir implements FS.
