@@ -228,6 +228,7 @@ func (n *Node) run(ctx context.Context, stop context.CancelFunc) (err error) {
 	n.spawn(func() { n.keepKeys(ctx) })
 	n.spawn(func() { _ = api.Serve(local) })
 	n.spawn(func() { systemd.Tell(ctx, n.inWords, n.log) })
+	n.spawn(func() { systemd.Follow(ctx, n.concerns, n.log) })
 	n.log.Info("agent started", "node", n.cfg.Node, "cluster", n.id.Cluster, "version", n.version, "listen", n.server.Addr(), "socket", n.cfg.API.Socket)
 	<-ctx.Done()
 	return nil

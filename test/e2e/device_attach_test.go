@@ -224,10 +224,17 @@ func TestAttachmentFollowsTheRole(t *testing.T) {
 	c.refused("not-a-member", "a", "volume", "attach", c.name, "--on", "z")
 }
 
-// An agent that hangs: the device is ended without it, by the socket's path alone.
+// An agent that hangs: the device is ended without it, by the socket's path alone; by name, and as the unit of systemd does it.
 func TestAbortWithoutTheAgent(t *testing.T) {
 	c := demo(t, "64MiB")
 	c.guard()
+	c.abortWithoutTheAgent(c.name, "--abort")
+	c.abortWithoutTheAgent("--abort", "--all")
+}
+
+func (c *cluster) abortWithoutTheAgent(how ...string) {
+	t := c.t
+	t.Helper()
 	c.run("a", "volume", "attach", c.name)
 	device := must(c.blockDevice("a")).Address
 	thaw := c.freeze("a")
@@ -236,9 +243,9 @@ func TestAbortWithoutTheAgent(t *testing.T) {
 		ended <- exec.Command("dd", "if=/dev/zero", "of="+device, "bs=4k", "count=1", "oflag=direct").Run()
 	}()
 	begin := time.Now()
-	r := c.execute("a", "volume", "detach", c.name, "--abort")
+	r := c.execute("a", append([]string{"volume", "detach"}, how...)...)
 	if r.code != exitDone || time.Since(begin) > 30*time.Second {
-		t.Errorf("exit %d after %s: %s", r.code, time.Since(begin), r.stderr)
+		t.Errorf("%v: exit %d after %s: %s", how, r.code, time.Since(begin), r.stderr)
 	}
 	select {
 	case err := <-ended:
