@@ -60,7 +60,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused by a rule, 4 not finished
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	root.AddCommand(agentCommand(a), auditCommand(a), checkCommand(a), debugCommand(a), demoCommand(a), deviceHelper(a), eventsCommand(a), manCommand(a), mirrorCommand(a), salvageCommand(a), splitBrainCommand(a),
+	root.AddCommand(agentCommand(a), auditCommand(a), checkCommand(a), clientCommand(a), debugCommand(a), demoCommand(a), deviceHelper(a), eventsCommand(a), manCommand(a), mirrorCommand(a), salvageCommand(a), splitBrainCommand(a),
 		statusCommand(a), switchoverCommand(a), userCommand(a), versionCommand(a), volumeCommand(a), webCommand(a))
 	return root
 }

@@ -50,3 +50,14 @@ func removedNode(_ context.Context, r api.RemoveNode) (*api.Removal, error) {
 	}
 	return &api.Removal{Name: r.Name, Mirrors: []string{"data"}, Left: []string{"logs: its source is dead"}, Told: []string{"b"}}, nil
 }
+
+func someClients(context.Context) (*api.AdmittedClients, error) {
+	return &api.AdmittedClients{Clients: []api.AdmittedClient{{Name: "vm", Key: "00ff", Changed: at(0), By: "a"}}}, nil
+}
+
+func changedClient(_ context.Context, r api.ClientChange) (*api.ClientCard, error) {
+	if r.Action == "add" && r.Name == "vm" {
+		return nil, api.Refusal("client-exists", "client vm", "there is such a client already", "choose another name")
+	}
+	return &api.ClientCard{Name: r.Name, Certificate: "cert", CA: "ca"}, nil
+}

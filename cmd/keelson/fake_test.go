@@ -113,7 +113,7 @@ var services = map[string]*apitest.Fake{
 			return result, nil
 		},
 		OnSplitBrain: bothSides, OnResolve: resolved, OnPlanResolve: plannedResolve, OnView: changedView, OnSalvages: keptSalvages, OnSalvage: changedSalvage,
-		OnCheck: someCheck, OnNodes: someNodes, OnInviteNode: invited, OnRemoveNode: removedNode, OnUsers: someUsers, OnChangeUser: changedUser, OnAudit: someAudit,
+		OnCheck: someCheck, OnClients: someClients, OnChangeClient: changedClient, OnNodes: someNodes, OnInviteNode: invited, OnRemoveNode: removedNode, OnUsers: someUsers, OnChangeUser: changedUser, OnAudit: someAudit,
 	},
 	"empty": {
 		OnSplitBrain: func(_ context.Context, r api.VolumeName) (*api.SplitBrain, error) {

@@ -95,6 +95,12 @@ var calls = []Call{
 		func(ctx context.Context, s Service, r VolumeName) (*History, error) { return s.History(ctx, r) }),
 	plain("WebLink", "A one-time address that lets its holder in to the page as administrator.", true,
 		func(ctx context.Context, s Service, _ LinkRequest) (*WebLink, error) { return s.WebLink(ctx) }),
+	plain("Clients", "The clients of NBD over TCP with TLS.", false,
+		func(ctx context.Context, s Service, _ Nothing) (*AdmittedClients, error) { return s.Clients(ctx) }),
+	plain("ChangeClient", "Admits a client of NBD over TCP with TLS, or removes one, on every server.", true,
+		func(ctx context.Context, s Service, r ClientChange) (*ClientCard, error) {
+			return s.ChangeClient(ctx, r)
+		}),
 	plain("Nodes", "The servers of the cluster, removed ones included.", false,
 		func(ctx context.Context, s Service, _ Nothing) (*Nodes, error) { return s.Nodes(ctx) }),
 	plain("InviteNode", "Makes a one-time token that admits a server.", true,

@@ -39,6 +39,9 @@ type Service interface {
 	// Users of the page, and changes of them; both return all that there are then.
 	Users(ctx context.Context) (*Users, error)
 	ChangeUser(ctx context.Context, r UserChange) (*Users, error)
+	// Clients are those of NBD over TCP with TLS, on every member; ChangeClient admits or removes one.
+	Clients(ctx context.Context) (*AdmittedClients, error)
+	ChangeClient(ctx context.Context, r ClientChange) (*ClientCard, error)
 	// Nodes are the servers of the cluster; InviteNode makes a token that admits one, RemoveNode shuts one out.
 	Nodes(ctx context.Context) (*Nodes, error)
 	InviteNode(ctx context.Context, r InviteNode) (*Invitation, error)

@@ -82,7 +82,7 @@ func (m Member) check() error {
 		return fmt.Errorf("server %s: its address or list of keys is too long", m.Name)
 	}
 	for _, key := range m.Keys {
-		if b, err := hex.DecodeString(key); err != nil || len(b) != 32 || strings.ToLower(key) != key {
+		if !isKey(key) {
 			return fmt.Errorf("server %s: %.80q is no identity of a key", m.Name, key)
 		}
 	}
@@ -90,6 +90,21 @@ func (m Member) check() error {
 		return fmt.Errorf("server %s: admitted by %.20q", m.Name, m.Admitted)
 	}
 	return m.Stamp.check()
+}
+
+func isKey(key string) bool {
+	b, err := hex.DecodeString(key)
+	return err == nil && len(b) == 32 && strings.ToLower(key) == key
+}
+
+func (c Client) check() error {
+	if !nodeName.MatchString(c.Name) || strings.Contains(c.Name, "..") {
+		return fmt.Errorf("client name %.70q: use 1 to 63 of a-z, 0-9, '-', '_' and '.', with a letter or digit first and last", c.Name)
+	}
+	if !isKey(c.Key) {
+		return fmt.Errorf("client %s: %.80q is no identity of a key", c.Name, c.Key)
+	}
+	return c.Stamp.check()
 }
 
 func (u User) check() error {
@@ -110,8 +125,11 @@ func (u User) check() error {
 
 // check returns what is wrong with a document: nothing may be believed of one that does not pass.
 func (d *Document) check() error {
-	if len(d.Members) > MembersMax || len(d.Users) > UsersMax {
-		return fmt.Errorf("%d servers and %d users: at most %d and %d, removed ones included", len(d.Members), len(d.Users), MembersMax, UsersMax)
+	if len(d.Members) > MembersMax || len(d.Users) > UsersMax || len(d.Clients) > ClientsMax {
+		return fmt.Errorf("%d servers, %d users and %d clients: at most %d, %d and %d, removed ones included", len(d.Members), len(d.Users), len(d.Clients), MembersMax, UsersMax, ClientsMax)
+	}
+	if err := checkList(d.Clients); err != nil {
+		return err
 	}
 	if err := checkList(d.Members); err != nil {
 		return err

@@ -91,7 +91,7 @@ func (d *Document) encode() ([]byte, error) {
 // text is the one form that a document has as JSON: with its entries sorted, equal documents are equal bytes. A list that
 // is not there and one without entries are the same.
 func (d *Document) text() []byte {
-	whole := Document{Members: append([]Member{}, d.Members...), Users: append([]User{}, d.Users...)}
+	whole := Document{Members: append([]Member{}, d.Members...), Users: append([]User{}, d.Users...), Clients: d.Clients}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)

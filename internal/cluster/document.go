@@ -23,6 +23,7 @@ import (
 const (
 	MembersMax       = 256
 	UsersMax         = 1024
+	ClientsMax       = 256
 	KeysMax          = 4 // of a server
 	DocumentBytesMax = 2 << 20
 	counterMax       = 1 << 52 // a JSON number that every program reads exactly
@@ -91,10 +92,18 @@ type User struct {
 	Stamp
 }
 
+// Client is a program or machine that may use volumes by NBD over TCP with TLS, from anywhere.
+type Client struct {
+	Name string `json:"name"`
+	Key  string `json:"key"` // identity of its certificates, as Member.Keys
+	Stamp
+}
+
 // Document is what all members have in common.
 type Document struct {
-	Members []Member `json:"members"` // by name, removed ones too
-	Users   []User   `json:"users"`   // by name, removed ones too
+	Members []Member `json:"members"`           // by name, removed ones too
+	Users   []User   `json:"users"`             // by name, removed ones too
+	Clients []Client `json:"clients,omitempty"` // by name, removed ones too
 }
 
 // entry is what members and users have in common.
@@ -107,6 +116,8 @@ func (m Member) key() string  { return m.Name }
 func (m Member) stamp() Stamp { return m.Stamp }
 func (u User) key() string    { return u.Name }
 func (u User) stamp() Stamp   { return u.Stamp }
+func (c Client) key() string  { return c.Name }
+func (c Client) stamp() Stamp { return c.Stamp }
 
 // merged is the union of two sorted lists; of two entries of one name the one with the greater stamp. Stamps that are
 // equal although the contents are not (a server that was put back from an old copy) are decided by the contents.
@@ -131,7 +142,7 @@ func merged[E entry](a, b []E) []E {
 
 // merge is the document that both become when they meet.
 func merge(a, b *Document) *Document {
-	return &Document{Members: merged(a.Members, b.Members), Users: merged(a.Users, b.Users)}
+	return &Document{Members: merged(a.Members, b.Members), Users: merged(a.Users, b.Users), Clients: merged(a.Clients, b.Clients)}
 }
 
 func text(v any) []byte {

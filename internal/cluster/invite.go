@@ -163,7 +163,7 @@ func (s *Store) Redeem(secret [16]byte, m Member) (known bool, err error) {
 	}
 	m.Admitted = ByInvite
 	m.Stamp = was.next(s.self, false, s.now())
-	next := &Document{Members: put(s.doc.Members, m), Users: s.doc.Users}
+	next := &Document{Members: put(s.doc.Members, m), Users: s.doc.Users, Clients: s.doc.Clients}
 	if err := next.check(); err != nil {
 		return true, err
 	}

@@ -200,7 +200,7 @@ func (s *Store) SetMember(m Member) error {
 	}
 	m.Stamp = was.Stamp.next(s.self, false, s.now())
 	m.Keys = slices.Clone(m.Keys)
-	return s.replace(&Document{Members: put(s.doc.Members, m), Users: s.doc.Users})
+	return s.replace(&Document{Members: put(s.doc.Members, m), Users: s.doc.Users, Clients: s.doc.Clients})
 }
 
 // RemoveMember notes that a server is no member, also one that never was in the document. What is removed already
@@ -216,7 +216,7 @@ func (s *Store) RemoveMember(name string) error {
 		return nil
 	}
 	m.Stamp = m.Stamp.next(s.self, true, s.now())
-	return s.replace(&Document{Members: put(s.doc.Members, m), Users: s.doc.Users})
+	return s.replace(&Document{Members: put(s.doc.Members, m), Users: s.doc.Users, Clients: s.doc.Clients})
 }
 
 // Users are the users of the page, by name.
@@ -246,7 +246,7 @@ func (s *Store) SetUser(u User) error {
 		u.Logins = was.Logins + 1
 	}
 	u.Stamp = was.Stamp.next(s.self, false, s.now())
-	return s.replace(&Document{Members: s.doc.Members, Users: put(s.doc.Users, u)})
+	return s.replace(&Document{Members: s.doc.Members, Users: put(s.doc.Users, u), Clients: s.doc.Clients})
 }
 
 // RemoveUser removes a user; one that there is not is removed already.
@@ -260,5 +260,5 @@ func (s *Store) RemoveUser(name string) error {
 	u := s.doc.Users[at]
 	u.Hash = ""
 	u.Stamp = u.Stamp.next(s.self, true, s.now())
-	return s.replace(&Document{Members: s.doc.Members, Users: put(s.doc.Users, u)})
+	return s.replace(&Document{Members: s.doc.Members, Users: put(s.doc.Users, u), Clients: s.doc.Clients})
 }

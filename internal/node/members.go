@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -107,6 +108,7 @@ func (n *Node) gossip(ctx context.Context) {
 func (n *Node) membersChanged() {
 	n.meet()
 	n.id.Gate.Recheck()
+	n.nbd.Recheck(func(cert *x509.Certificate) error { return n.id.JudgeClient(cert, n.admitsClient) })
 	n.bump()
 }
 

@@ -130,7 +130,7 @@ func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outsi
 	}
 	if cfg.NBD.TLS {
 		options.TLSRequired = true // on TCP; a unix socket is guarded by its mode
-		options.TLS = n.id.ClientsTLS()
+		options.TLS = n.id.ClientsTLS(n.admitsClient)
 	}
 	n.nbd = nbd.NewServer(options)
 	return n, nil

@@ -75,23 +75,29 @@ func clientTLS(id Identity, wantNode, alpn string) *tls.Config {
 	}
 }
 
-// ClientsTLS is the configuration of a port for programs with certificates of the cluster's CA that are no servers, and
-// for its members; a server that was removed is none.
-func (id Identity) ClientsTLS() *tls.Config {
+// ClientsTLS is the configuration of a port for the cluster's members, and for clients that are no servers: those whose key
+// admitted knows. The CA's signature alone lets nobody in, see Gate.
+func (id Identity) ClientsTLS(admitted func(key string) bool) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return id.certificate(), nil },
 		ClientAuth:     tls.RequireAndVerifyClientCert,
 		ClientCAs:      id.CA,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			cert := s.PeerCertificates[0]
-			_, node, err := names(cert)
-			if err != nil {
-				return nil // no server's
-			}
-			return id.Gate.standing(node, cert).refusal(node)
+			return id.JudgeClient(s.PeerCertificates[0], admitted)
 		},
 	}
+}
+
+// JudgeClient says why a certificate of the CA does not let in where clients are; nil if it does.
+func (id Identity) JudgeClient(cert *x509.Certificate, admitted func(key string) bool) error {
+	if _, node, err := names(cert); err == nil {
+		return id.Gate.standing(node, cert).refusal(node)
+	}
+	if !admitted(KeyID(cert)) {
+		return &AuthError{Rule: RuleStranger, Message: fmt.Sprintf("client %.70q is not admitted, or not with this key", cert.Subject.CommonName)}
+	}
+	return nil
 }
 
 // verify decides who is at the other end: it is in the cluster by its CA, it is who it says, and the Gate lets it in.

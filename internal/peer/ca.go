@@ -115,6 +115,22 @@ func (ca *CA) Sign(node string, key any, lifetime time.Duration) ([]byte, error)
 	return ca.signAt(node, key, now.Add(-certBackdated), end)
 }
 
+// SignClient makes a certificate for the key of a client that is no server, as PEM. Its name is not in the form of a
+// server's, so that it can never be taken for one.
+func (ca *CA) SignClient(name string, key any) ([]byte, error) {
+	if err := CheckNodeName(name); err != nil {
+		return nil, err
+	}
+	t := template(pkix.Name{CommonName: name, Organization: []string{ca.Cluster}, OrganizationalUnit: []string{"client"}})
+	t.KeyUsage = x509.KeyUsageDigitalSignature
+	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	der, err := x509.CreateCertificate(rand.Reader, t, ca.cert, key, ca.key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate of client %s: %w", name, err)
+	}
+	return encodeCert(der), nil
+}
+
 func (ca *CA) signAt(node string, key any, from, to time.Time) ([]byte, error) {
 	if err := CheckNodeName(node); err != nil {
 		return nil, err

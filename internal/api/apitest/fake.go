@@ -31,6 +31,8 @@ type Fake struct {
 	OnUsers        func(context.Context) (*api.Users, error)
 	OnChangeUser   func(context.Context, api.UserChange) (*api.Users, error)
 	OnCheck        func(context.Context, api.CheckQuery) (*api.CheckReport, error)
+	OnClients      func(context.Context) (*api.AdmittedClients, error)
+	OnChangeClient func(context.Context, api.ClientChange) (*api.ClientCard, error)
 	OnHistory      func(context.Context, api.VolumeName) (*api.History, error)
 	OnWebLink      func(context.Context) (*api.WebLink, error)
 	OnNodes        func(context.Context) (*api.Nodes, error)

@@ -53,3 +53,19 @@ func (f *Fake) RemoveNode(ctx context.Context, r api.RemoveNode) (*api.Removal, 
 	}
 	return f.OnRemoveNode(ctx, r)
 }
+
+// Clients implements api.Service.
+func (f *Fake) Clients(ctx context.Context) (*api.AdmittedClients, error) {
+	if f.OnClients == nil {
+		return nil, notFaked("Clients")
+	}
+	return f.OnClients(ctx)
+}
+
+// ChangeClient implements api.Service.
+func (f *Fake) ChangeClient(ctx context.Context, r api.ClientChange) (*api.ClientCard, error) {
+	if f.OnChangeClient == nil {
+		return nil, notFaked("ChangeClient")
+	}
+	return f.OnChangeClient(ctx, r)
+}

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,7 @@ type conn struct {
 	// Server.mu guards these while the connection is in Server.conns.
 	exp  *export // nil until the handshake is through; then never changed
 	info ConnInfo
+	cert *x509.Certificate // what the client showed; nil: nothing
 
 	// The reader's own.
 	in         input

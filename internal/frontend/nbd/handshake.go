@@ -155,6 +155,16 @@ func (c *conn) optStartTLS(o option) error {
 		return fmt.Errorf("TLS: %w", err)
 	}
 	c.nc, c.tls = tc, true
+	if state := tc.ConnectionState(); len(state.PeerCertificates) > 0 {
+		c.s.mu.Lock()
+		c.cert = state.PeerCertificates[0] // from here on Recheck sees it
+		c.s.mu.Unlock()
+		if again := c.s.opts.TLS.VerifyConnection; again != nil {
+			if err := again(state); err != nil {
+				return fmt.Errorf("TLS: %w", err)
+			}
+		}
+	}
 	c.in.sock = newStreamSocket(tc)
 	c.structured, c.hasContext = false, false
 	return nil

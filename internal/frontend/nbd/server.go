@@ -13,6 +13,7 @@ package nbd
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -139,6 +140,24 @@ func (s *Server) RemoveExport(name string) error {
 		return fmt.Errorf("nbd: export %q: %d connections: %w", name, left, ErrStillInUse)
 	}
 	return nil
+}
+
+// Recheck cuts the connections of clients whose certificates judge refuses now, handshakes included.
+func (s *Server) Recheck(judge func(*x509.Certificate) error) {
+	s.mu.Lock()
+	var out []*conn
+	for c := range s.conns {
+		if c.cert != nil {
+			if err := judge(c.cert); err != nil {
+				c.log.Info("connection ended", "err", err)
+				out = append(out, c)
+			}
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range out {
+		c.cut()
+	}
 }
 
 // Connections lists who uses the export now, longest first.
