@@ -60,7 +60,8 @@ type Request struct {
 	Len   int64   // bytes; 0 for Flush
 	Buf   *Buffer // Write: the payload; Read: where the content goes; nil otherwise. len(Buf.Bytes) == Len
 	By    Completer
-	Err   error // set by the device before Complete
+	Err   error     // set by the device before Complete
+	Until time.Time // a change that has not begun by then never does, and ends with ErrLate; zero: whenever
 
 	Cookie uint64 // the frontend's own
 	Tag    any    // the frontend's own
@@ -107,6 +108,7 @@ type Extent struct {
 // Errors of devices. Frontends translate them; anything else is an I/O error.
 var (
 	ErrShutdown = fmt.Errorf("the volume is no longer served here: look for its source")
+	ErrLate     = fmt.Errorf("it has not begun within its time limit, and never will")
 	ErrNoSpace  = fmt.Errorf("no space left under the volume")
 	ErrReadOnly = fmt.Errorf("read-only")
 )

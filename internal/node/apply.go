@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"keelson/internal/api"
 	"keelson/internal/block"
@@ -22,6 +23,10 @@ type writeRequest struct {
 	Off    int64        `json:"off"`
 	Len    int64        `json:"len"`
 	Data   []byte       `json:"data,omitempty"`
+
+	Until   time.Duration `json:"until"`   // by the source's clock (nodeState.Clock): not begun by then, it never is
+	Salvage string        `json:"salvage"` // its id
+	By      api.Caller    `json:"by"`      // who asked for it
 }
 
 // sumsRequest asks the source for digests of what it has.
@@ -35,11 +40,15 @@ type sumsAnswer struct {
 	Sums [][]byte `json:"sums"`
 }
 
-// served is the volume if this server serves it in that term.
-func (n *Node) served(id string, term lineage.Term) (*vol, error) {
+// served is the volume if this server serves it in that term, and the one that asks is a member: who has no copy has nothing to
+// apply to it.
+func (n *Node) served(from, id string, term lineage.Term) (*vol, error) {
 	a := n.byID(id)
 	if a == nil {
 		return nil, api.Refusal(ruleUnknownVolume, "volume "+id, n.cfg.Node+" has no replica of it", "")
+	}
+	if m := a.v.Header().Settings.Find(from); m == nil || m.Removed {
+		return nil, api.Refusal(lineage.RuleNotAMember, "volume "+a.name, from+" has no copy of it", lineage.NextOf(lineage.RuleNotAMember))
 	}
 	if v := a.view.Load(); !v.Open || v.Term != term {
 		return nil, api.Refusal(lineage.RuleNoSource, "volume "+a.name, fmt.Sprintf("%s does not serve it in term %s", n.cfg.Node, term), lineage.NextOf(lineage.RuleNoSource))
@@ -47,13 +56,17 @@ func (n *Node) served(id string, term lineage.Term) (*vol, error) {
 	return a, nil
 }
 
-// writeCame does one write of a salvage, through the device.
-func (n *Node) writeCame(_ context.Context, _ string, r *writeRequest) (nothing, error) {
-	a, err := n.served(r.Volume, r.Term)
+// writeCame does one write of a salvage, through the device. That whoever asks may do so is for the server that keeps the salvage to
+// see to, as with every command that a member passes on; it has to say who that is and what for, and by when it stops waiting.
+func (n *Node) writeCame(ctx context.Context, from string, r *writeRequest) (nothing, error) {
+	a, err := n.served(from, r.Volume, r.Term)
 	if err != nil {
 		return nothing{}, err
 	}
 	object := "volume " + a.name
+	if r.By.Kind == "" || r.Salvage == "" || r.Until <= 0 {
+		return nothing{}, api.Errorf(api.Usage, object, "a write that names no salvage, nobody who asked for it, or no time limit")
+	}
 	w := &block.Request{Op: r.Op, Off: r.Off, Len: r.Len}
 	switch err := w.Check(a.v.Size()); {
 	case err != nil:
@@ -67,17 +80,25 @@ func (n *Node) writeCame(_ context.Context, _ string, r *writeRequest) (nothing,
 	default:
 		return nothing{}, api.Refusal(lineage.RuleApplying, object, "another write of a salvage is under way", lineage.NextOf(lineage.RuleApplying))
 	}
+	if apply := fmt.Sprintf("salvage %s, kept at %s, is applied for %s", r.Salvage, from, r.By.Name); apply != a.applied {
+		a.applied = apply
+		a.note("info", object, "", apply, "")
+	}
 	if r.Op == block.Write {
 		w.Buf = block.NewBuffer(len(r.Data))
 		defer w.Buf.Release()
 		copy(w.Buf.Bytes, r.Data)
 	}
-	return nothing{}, submit(a.v, w)
+	err = a.v.DoWithin(ctx, n.started.Add(r.Until), w)
+	if errors.Is(err, block.ErrLate) || errors.Is(err, volume.ErrBegun) {
+		err = api.Errorf(api.Failed, object, "%v", err)
+	}
+	return nothing{}, err
 }
 
 // sumsCame answers sumsRequest.
-func (n *Node) sumsCame(ctx context.Context, _ string, r *sumsRequest) (out sumsAnswer, err error) {
-	a, err := n.served(r.Volume, r.Term)
+func (n *Node) sumsCame(ctx context.Context, from string, r *sumsRequest) (out sumsAnswer, err error) {
+	a, err := n.served(from, r.Volume, r.Term)
 	if err != nil {
 		return out, err
 	}
@@ -88,32 +109,20 @@ func (n *Node) sumsCame(ctx context.Context, _ string, r *sumsRequest) (out sums
 	return out, err
 }
 
-// submit waits for one request.
-func submit(to block.Device, r *block.Request) error {
-	done := make(answered, 1)
-	r.By = done
-	to.Submit([]*block.Request{r})
-	<-done
-	return r.Err
-}
-
-type answered chan struct{}
-
-func (a answered) Complete(*block.Request) { a <- struct{}{} }
-func (a answered) Flush()                  {}
-
 // sourceDevice is where a salvage is written to.
 type sourceDevice struct {
-	node   string
-	submit func([]*block.Request)
-	sums   func(context.Context, []volume.Range) ([]volume.Sum, error)
+	node string
+	do   func(context.Context, *block.Request) error
+	sums func(context.Context, []volume.Range) ([]volume.Sum, error)
 }
 
 // source finds it; refused if the volume has none that serves.
-func (a *vol) source(ctx context.Context) (*sourceDevice, error) {
+func (a *vol) source(ctx context.Context, salvage string) (*sourceDevice, error) {
 	view := a.view.Load()
 	if view.Open {
-		return &sourceDevice{a.n.cfg.Node, a.v.Submit, a.v.Sums}, nil
+		return &sourceDevice{a.n.cfg.Node, func(ctx context.Context, r *block.Request) error {
+			return a.v.DoWithin(ctx, time.Now().Add(beginWithin(ctx)), r)
+		}, a.v.Sums}, nil
 	}
 	refuse := func(why string) error {
 		return api.Refusal(lineage.RuleNoSource, "volume "+a.name, why, lineage.NextOf(lineage.RuleNoSource))
@@ -130,28 +139,42 @@ func (a *vol) source(ctx context.Context) (*sourceDevice, error) {
 	if !info.Serving {
 		return nil, refuse(p.name + " does not serve it now")
 	}
-	remote := &remoteSource{a, p, info.Served, ctx}
-	return &sourceDevice{p.name, remote.Submit, remote.sums}, nil
+	remote := &remoteSource{a: a, p: p, term: info.Served, salvage: salvage, clock: theirs.Clock, at: time.Now()}
+	return &sourceDevice{p.name, remote.do, remote.sums}, nil
 }
 
-// remoteSource is the source at another server, for as long as it serves in that term. A request ends with ctx.
-type remoteSource struct {
-	a    *vol
-	p    *neighbour
-	term lineage.Term
-	ctx  context.Context
-}
-
-// Submit does the requests one after the other.
-func (s *remoteSource) Submit(batch []*block.Request) {
-	for _, r := range batch {
-		w := writeRequest{Volume: s.a.id, Term: s.term, Op: r.Op, Off: r.Off, Len: r.Len}
-		if r.Op == block.Write {
-			w.Data = r.Buf.Bytes
-		}
-		r.Err = reach(s.p.name, s.p.post(s.ctx, "write", w, &nothing{}))
-		r.By.Complete(r)
+// beginWithin is how long a write may take to begin, so that its answer can come before ctx ends.
+func beginWithin(ctx context.Context) time.Duration {
+	limit := callTimeout
+	if end, ok := ctx.Deadline(); ok {
+		limit = time.Until(end)
 	}
+	return limit - min(time.Second, limit/10)
+}
+
+// remoteSource is the source at another server, for as long as it serves in that term.
+type remoteSource struct {
+	a       *vol
+	p       *neighbour
+	term    lineage.Term
+	salvage string
+	clock   time.Duration // of the source's agent, not later than
+	at      time.Time     // ... that moment here
+}
+
+// do does one request there. What is not answered in time has begun there by then, or never will: the limit travels with it, in
+// the source's own time, so that it holds however long the request was on its way.
+func (s *remoteSource) do(ctx context.Context, r *block.Request) error {
+	w := writeRequest{Volume: s.a.id, Term: s.term, Op: r.Op, Off: r.Off, Len: r.Len, Salvage: s.salvage, By: api.CallerOf(ctx)}
+	w.Until = s.clock + time.Since(s.at) + beginWithin(ctx)
+	if r.Op == block.Write {
+		w.Data = r.Buf.Bytes
+	}
+	err := s.p.post(ctx, "write", w, &nothing{})
+	if err != nil && ctx.Err() != nil {
+		return api.Errorf(api.Failed, "node "+s.p.name, "did not answer in time: a write of %d bytes at %d has begun there by now, or never will: %v", r.Len, r.Off, err)
+	}
+	return reach(s.p.name, err)
 }
 
 func (s *remoteSource) sums(ctx context.Context, ranges []volume.Range) ([]volume.Sum, error) {
@@ -171,7 +194,7 @@ func (s *remoteSource) sums(ctx context.Context, ranges []volume.Range) ([]volum
 
 // applySalvage writes a salvage, or ranges of it, onto the source; with r.Plan it only says what would change.
 func (a *vol) applySalvage(ctx context.Context, r api.SalvageChange, out *api.SalvageResult) error {
-	source, err := a.source(ctx)
+	source, err := a.source(ctx, r.ID)
 	if err != nil {
 		return err
 	}
@@ -188,7 +211,7 @@ func (a *vol) applySalvage(ctx context.Context, r api.SalvageChange, out *api.Sa
 		}
 		return a.applyError(r, 0, err)
 	}
-	out.Bytes, err = a.v.ApplySalvage(ctx, r.ID, ranges, source.submit)
+	out.Bytes, err = a.v.ApplySalvage(ctx, r.ID, ranges, source.do)
 	return a.applyError(r, out.Bytes, err)
 }
 

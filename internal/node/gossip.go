@@ -35,6 +35,8 @@ type nodeState struct {
 	Document string            `json:"document"` // digest of its cluster document
 	Audit    map[string]uint64 `json:"audit"`    // up to which line it has the audit of each server
 
+	Clock time.Duration `json:"clock"` // since its agent was started: limits of time are given in it, as clocks need not agree
+
 	Copies    []string  `json:"copies"` // names of the volumes of which it has a copy
 	CertEnds  time.Time `json:"certificate_ends"`
 	CanInvite bool      `json:"can_invite"` // it has the key of the cluster's CA
@@ -175,7 +177,7 @@ func (n *Node) wakeWatchers() {
 // state is what this server tells.
 func (n *Node) state() nodeState {
 	s := nodeState{Node: n.cfg.Node, Volumes: map[string]mirror.PeerInfo{}, Serves: map[string]api.VolumeStatus{},
-		Document: n.cluster.Digest(), Audit: n.cluster.AuditHeads(), CertEnds: n.id.Leaf().NotAfter, CanInvite: n.ca.Load() != nil}
+		Document: n.cluster.Digest(), Audit: n.cluster.AuditHeads(), CertEnds: n.id.Leaf().NotAfter, CanInvite: n.ca.Load() != nil, Clock: time.Since(n.started)}
 	for _, a := range n.all() {
 		s.Volumes[a.id] = a.info()
 		s.Copies = append(s.Copies, a.name)

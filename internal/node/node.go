@@ -41,6 +41,7 @@ type Node struct {
 	log     *slog.Logger
 	version string
 	ctx     context.Context
+	started time.Time
 	wg      sync.WaitGroup
 	nbd     *nbd.Server
 	events  *journal.Log
@@ -111,7 +112,8 @@ func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outsi
 		out.FS = vfs.OS
 	}
 	n := &Node{
-		cfg: cfg, out: out, id: id, log: log, ctx: ctx, peers: map[string]*neighbour{},
+		started: time.Now(),
+		cfg:     cfg, out: out, id: id, log: log, ctx: ctx, peers: map[string]*neighbour{},
 		volumes: map[string]*vol{}, views: map[string]*view{}, broken: map[string]error{},
 		changed: make(chan struct{}), checking: make(chan struct{}, 1), loads: make(chan struct{}, loadsAtOnce),
 	}

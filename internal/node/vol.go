@@ -37,6 +37,7 @@ type vol struct {
 	ended   error // of ending
 
 	applying chan struct{} // a slot for the one write of a salvage that another server may have under way here
+	applied  string        // which salvage it was of, and for whom; whoever has the slot
 
 	mu      sync.Mutex
 	inbox   []mirror.Event // bounded by what links, sessions and commands can have under way

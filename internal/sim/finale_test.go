@@ -80,6 +80,9 @@ func (w *world) revive(s *server, round int) {
 	if s.up() != nil && s.volume() == nil && !s.fresh.Load() && !s.out.Load() && !s.changing.Load() { // it could not be opened at the start, as with a full disk
 		s.proc.die(false, "its volume is not open")
 	}
+	if n := s.up(); n != nil && n.Stopped(volumeName) != nil && !s.full.Load() { // as the event says: repair what failed, and start the agent again
+		s.proc.die(false, "its volume is stopped")
+	}
 	if s.up() == nil {
 		w.mayReturn(s)
 	}

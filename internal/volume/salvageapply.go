@@ -99,24 +99,24 @@ func (a *applying) each(ctx context.Context, most int64, f func(undo.Extent) err
 	return nil
 }
 
-// ApplySalvage writes what a salvage has in the ranges (none: all of it) with submit, which takes requests as
-// block.Device.Submit does: the source's, here or on another server. What the salvage has not is left alone. A flush ends it.
+// ApplySalvage writes what a salvage has in the ranges (none: all of it) with do, which does a request at the source, here or on
+// another server, and returns its outcome; the buffer is not its own. What the salvage has not is left alone. A flush ends it.
 // Returns the bytes written.
-func (v *Volume) ApplySalvage(ctx context.Context, id string, ranges []Range, submit func([]*block.Request)) (written int64, err error) {
+func (v *Volume) ApplySalvage(ctx context.Context, id string, ranges []Range, do func(context.Context, *block.Request) error) (written int64, err error) {
 	a, err := v.openApplying(id, ranges)
 	if err != nil {
 		return 0, err
 	}
 	defer a.view.Close()
 	err = a.each(ctx, ApplyBytesMax, func(e undo.Extent) error {
-		err := applyPiece(a.view, e, submit)
+		err := applyPiece(ctx, a.view, e, do)
 		if err == nil {
 			written += e.Len
 		}
 		return err
 	})
 	if err == nil {
-		err = submitOne(submit, &block.Request{Op: block.Flush})
+		err = do(ctx, &block.Request{Op: block.Flush})
 	}
 	if err != nil {
 		return written, a.say(fmt.Errorf("%d bytes were written before: %w", written, err))
@@ -124,16 +124,16 @@ func (v *Volume) ApplySalvage(ctx context.Context, id string, ranges []Range, su
 	return written, nil
 }
 
-func applyPiece(view *undo.View, e undo.Extent, submit func([]*block.Request)) error {
+func applyPiece(ctx context.Context, view *undo.View, e undo.Extent, do func(context.Context, *block.Request) error) error {
 	if e.Zero {
-		return submitOne(submit, &block.Request{Op: block.Zero, Off: e.Off, Len: e.Len})
+		return do(ctx, &block.Request{Op: block.Zero, Off: e.Off, Len: e.Len})
 	}
 	buf := block.NewBuffer(int(e.Len))
 	defer buf.Release()
 	if _, err := view.ReadAt(buf.Bytes, e.Off); err != nil {
 		return err
 	}
-	return submitOne(submit, &block.Request{Op: block.Write, Off: e.Off, Len: e.Len, Buf: buf})
+	return do(ctx, &block.Request{Op: block.Write, Off: e.Off, Len: e.Len, Buf: buf})
 }
 
 // submitOne waits for one request.

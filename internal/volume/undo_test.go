@@ -530,7 +530,7 @@ func TestSalvagesAreUsed(t *testing.T) {
 		t.Fatalf("%v, %d files", err, len(files))
 	}
 	for _, r := range []Range{{0, testSize + 512}, {testSize, 512}, {-512, 512}, {1 << 62, 1 << 62}, {0, testRegion}} { // beyond the end, or nothing there
-		if n, err := w.a.v.ApplySalvage(context.Background(), id, []Range{{10 * testRegion, 512}, r}, w.b.v.Submit); !errors.Is(err, ErrOutside) || n != 0 {
+		if n, err := w.a.v.ApplySalvage(context.Background(), id, []Range{{10 * testRegion, 512}, r}, w.b.v.doSoon); !errors.Is(err, ErrOutside) || n != 0 {
 			t.Fatal(r, n, err)
 		}
 	}
@@ -550,7 +550,7 @@ func TestSalvagesAreUsed(t *testing.T) {
 		t.Fatalf("%+v of %+v", all, w.a.v.Salvages())
 	}
 	same(t, w.a, w.b)
-	n, err := w.a.v.ApplySalvage(context.Background(), id, []Range{{10*testRegion + 512, testRegion}}, w.b.v.Submit)
+	n, err := w.a.v.ApplySalvage(context.Background(), id, []Range{{10*testRegion + 512, testRegion}}, w.b.v.doSoon)
 	if err != nil || n != testRegion {
 		t.Fatal(n, err)
 	}
@@ -561,7 +561,7 @@ func TestSalvagesAreUsed(t *testing.T) {
 	if p := planned(); p.Equal != testRegion || p.Bytes != all.Bytes-testRegion {
 		t.Fatalf("after %d bytes of %d were applied: %+v", n, all.Bytes, p)
 	}
-	if _, err := w.a.v.ApplySalvage(context.Background(), id, nil, w.b.v.Submit); err != nil {
+	if _, err := w.a.v.ApplySalvage(context.Background(), id, nil, w.b.v.doSoon); err != nil {
 		t.Fatal(err)
 	}
 	same(t, w.a, w.b)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 
 	"keelson/internal/block"
 	"keelson/internal/intentlog"
@@ -144,6 +145,9 @@ func (v *Volume) admit(rs []*block.Request) error {
 		case v.short:
 			defer v.mu.Unlock()
 			return v.tooFewCopies()
+		case late(rs):
+			v.mu.Unlock()
+			return block.ErrLate
 		case v.held || v.busy(rs) || v.stands():
 			v.freed.Wait()
 			continue
@@ -176,6 +180,11 @@ func (v *Volume) admit(rs []*block.Request) error {
 		}
 		v.mu.Lock()
 	}
+}
+
+// late reports that the time to begin has gone by. Only requests that come alone have such a limit (DoWithin). mu is held.
+func late(rs []*block.Request) bool {
+	return !rs[0].Until.IsZero() && !time.Now().Before(rs[0].Until)
 }
 
 // reserve notes durably that numbers up to n may be used (rule 10).
