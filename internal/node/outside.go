@@ -72,3 +72,11 @@ func (n *Node) View(name string) *mirror.View {
 	}
 	return nil
 }
+
+// Stopped is why nothing is done for a volume until the agent is started again, or nil.
+func (n *Node) Stopped(name string) error {
+	if a := n.find(name); a != nil {
+		return a.failed()
+	}
+	return nil
+}
