@@ -45,6 +45,7 @@ all mirrors turn around, and only what differs is copied. Any agent of the clust
 	c.Flags().BoolVar(&r.Wait, "wait", false, "wait until every reachable mirror is Mirroring again")
 	c.Flags().BoolVar(&r.Force, "force", false, "the source can't be reached: take over without it")
 	c.Flags().BoolVar(&r.NoCatchUp, "no-catch-up", false, "with --force: don't take what other targets have and this one lacks")
+	c.Flags().BoolVar(&r.NoFence, "no-fence", false, "with --force: don't run the hook fence: the old source is surely off")
 	c.Flags().BoolVar(&r.Unmount, "unmount", false, "unmount what is mounted from the source's block device first")
 	c.Flags().BoolVar(&r.Freeze, "freeze", false, "freeze what is mounted from it instead, and unmount it when the device is gone")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")

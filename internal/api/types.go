@@ -191,8 +191,9 @@ type Switchover struct {
 	Wait      bool   `json:"wait"` // until every connected mirror is Mirroring again
 	Force     bool   `json:"force"`
 	NoCatchUp bool   `json:"no_catch_up"`
-	Unmount   bool   `json:"unmount,omitempty"` // what is mounted from the source's block device is unmounted first
-	Freeze    bool   `json:"freeze,omitempty"`  // ... holds still, whole, and is unmounted when the device is gone
+	NoFence   bool   `json:"no_fence,omitempty"` // with Force: the hook fence is not run
+	Unmount   bool   `json:"unmount,omitempty"`  // what is mounted from the source's block device is unmounted first
+	Freeze    bool   `json:"freeze,omitempty"`   // ... holds still, whole, and is unmounted when the device is gone
 }
 
 // SwitchoverResult is a plan, or what became of it.

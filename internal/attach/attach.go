@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,6 +38,9 @@ type Options struct {
 	Mount   Mount
 	Note    func(level, message, next string) // an event for the administrator; must not block
 	Changed func()                            // what Status says has changed; must not block
+	// Settled says that what is wished is brought about, as far as that is possible, since the volume can be used here, or
+	// cannot any more; must not block.
+	Settled func(usable bool)
 }
 
 // device is what a kind of devices offers.
@@ -89,6 +91,7 @@ type Attachment struct {
 	dev         device // nil: there is none
 	kind        string
 	of          uint64 // the tenure of dev
+	told        uint64 // the tenure that Settled was told of
 	failed      error  // why there is none although it is wished
 	mounting    bool
 	mountFailed error            // why its file system is not mounted
@@ -105,17 +108,6 @@ type job struct {
 
 // ErrClosed is the answer of an attachment that is being closed.
 var ErrClosed = errors.New("the agent stops")
-
-// InUseError is why a device stays: somebody uses it.
-type InUseError struct {
-	Device  string
-	Holders []blockdev.Holder
-}
-
-// Error says who.
-func (e *InUseError) Error() string {
-	return fmt.Sprintf("%s is %s", e.Device, blockdev.Join(e.Holders))
-}
 
 // Open reads the wish and starts; what an earlier agent left is cleaned up. A wish that cannot be read is shown, and the next
 // one replaces it.
@@ -177,20 +169,6 @@ func (a *Attachment) Set(ctx context.Context, w Wish) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// Users are those who use the device now, nil if there is none.
-func (a *Attachment) Users() (*InUseError, error) {
-	device := a.shown.Load().Device
-	if device == "" {
-		return nil, nil
-	}
-	holders, err := blockdev.Holders(device)
-	holders = slices.DeleteFunc(holders, a.claims)
-	if err != nil || len(holders) == 0 {
-		return nil, err
-	}
-	return &InUseError{device, holders}, nil
 }
 
 // Close ends the device, whoever uses it; what the kernel has cached of file systems is written first, within a limit. The
@@ -264,7 +242,7 @@ func (a *Attachment) settle(ctx context.Context) {
 		a.failed = nil
 	}
 	if usable == nil || a.wish.Attach == None || a.dev != nil || a.failed != nil {
-		a.show()
+		a.settled(usable != nil, tenure)
 		return
 	}
 	a.clean()
@@ -276,7 +254,16 @@ func (a *Attachment) settle(ctx context.Context) {
 		a.o.Log.Info("block device", "volume", a.o.Volume, "kind", a.kind, "device", a.dev.Path(), "io_flusher", flusher)
 		a.mount()
 	}
+	a.settled(usable != nil, tenure)
+}
+
+// settled publishes the status, and says so once for each tenure.
+func (a *Attachment) settled(usable bool, tenure uint64) {
 	a.show()
+	if a.told != tenure {
+		a.told = tenure
+		a.o.Settled(usable)
+	}
 }
 
 // attach makes the device and its name.

@@ -128,24 +128,6 @@ func (a *Attachment) waits() bool {
 	return a.dev == nil && len(nbdkernel.Left(a.o.NBD.Backend)) > 0
 }
 
-// HowToLetGo is what to do so that nobody holds a device any more.
-func HowToLetGo(holders []blockdev.Holder) string {
-	var todo []string
-	for _, h := range holders {
-		switch h.Kind {
-		case "mount":
-			todo = append(todo, "umount "+h.Mount)
-		case "process":
-			todo = append(todo, fmt.Sprintf("end process %d", h.PID))
-		case "swap":
-			todo = append(todo, "swapoff")
-		default:
-			todo = append(todo, "release "+h.Device)
-		}
-	}
-	return strings.Join(todo, ", ")
-}
-
 // checkLink refuses a stable name that somebody else has.
 func (a *Attachment) checkLink(path string) error {
 	info, err := os.Lstat(path)

@@ -19,6 +19,7 @@ type Agent struct {
 	Web            Web      `toml:"web"`
 	Metrics        Metrics  `toml:"metrics"`
 	Notify         Notify   `toml:"notify"`
+	Hooks          Hooks    `toml:"hooks"`
 	Device         Device   `toml:"device"`
 	TLS            TLS      `toml:"tls"`
 	Peers          []Peer   `toml:"peer"`
@@ -80,6 +81,12 @@ type Notify struct {
 	Command string `toml:"command"` // path of an executable; "": none
 	Webhook string `toml:"webhook"` // URL; "": none
 	Level   string `toml:"level"`   // the least grave level that is told
+}
+
+// Hooks are an administrator's programs that are run at named moments (package hook).
+type Hooks struct {
+	Directory string   `toml:"directory"` // of the programs, each named as its moment; "": none
+	Limit     Duration `toml:"limit"`     // of each
 }
 
 // Device says how the kernel of this server gets a block device of a volume (keelson volume attach).
@@ -196,6 +203,7 @@ func Default() *Agent {
 		API:            API{Socket: "/run/keelson/agent.sock", Group: "keelson"},
 		NBD:            NBD{Socket: "/run/keelson/nbd.sock"},
 		Notify:         Notify{Level: "warning"},
+		Hooks:          Hooks{Limit: Duration(time.Minute)},
 		Device:         Device{Attach: AttachAuto, Directory: "/dev/keelson", BlockSize: 512, RestartWait: Duration(60 * time.Second)},
 		TLS:            TLS{CA: "/etc/keelson/ca.crt", Cert: "/etc/keelson/node.crt", Key: "/etc/keelson/node.key", Lifetime: Duration(90 * 24 * time.Hour)},
 		Limits:         DefaultLimits(),

@@ -56,6 +56,7 @@ func (a *Agent) check() []Problem {
 	c.that((a.Web.Cert == "") == (a.Web.Key == ""), "web.web-key", "web-cert and web-key belong together: give both or neither")
 	c.oneOf(a.Notify.Level, "notify.level", "info", "warning", "error")
 	c.webhook(a.Notify.Webhook, "notify.webhook")
+	c.that(a.Hooks.Limit >= Duration(100*time.Millisecond) && a.Hooks.Limit <= Duration(time.Hour), "hooks.limit", "%s is not from 100ms to 1h: write it as in \"30s\"", a.Hooks.Limit)
 	c.oneOf(a.Device.Attach, "device.attach", AttachAuto, AttachLoop, AttachNBD)
 	c.that(a.Device.Directory != "", "device.directory", "missing: the directory of the devices' stable names")
 	c.that(a.Device.RestartWait >= Duration(time.Second) && a.Device.RestartWait <= Duration(time.Hour), "device.restart-wait", "%s is not from 1s to 1h", a.Device.RestartWait)

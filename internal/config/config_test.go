@@ -70,6 +70,7 @@ func TestRenderedIsLoadedAsTheSame(t *testing.T) {
 	a.Encryption = Off
 	a.NBD.Address, a.NBD.TLS = "127.0.0.1:10809", true
 	a.Log = Log{Level: "debug", Format: "json"}
+	a.Hooks.Directory = "/etc/keelson/hooks"
 	a.Volumes = []Volume{{Name: "data", Mount: "/srv/data", MountOptions: "noatime,discard"}, {Name: "other"}}
 	a.Limits.SyncTimeout, a.Limits.QueueBytes, a.Limits.HotExtentsMax = Duration(1500e6), 3<<20, 17
 	b, err := Parse("/etc/keelson.toml", Render(a))
@@ -123,6 +124,7 @@ func TestProblemsNameFileLineKeyAndReason(t *testing.T) {
 		{"mount at root", minimal + "[[volume]]\nname = \"x\"\nmount = \"/../\"\n", `/k.toml:5: volume[0].mount: / is no folder`},
 		{"mount twice", minimal + "[[volume]]\nname = \"x\"\nmount = \"/srv/x\"\n[[volume]]\nname = \"y\"\nmount = \"/srv/x/\"\n",
 			`/k.toml:8: volume[1].mount: /srv/x is the folder of volume x already`},
+		{"hook limit", minimal + "[hooks]\nlimit = \"1ms\"\n", `/k.toml:4: hooks.limit: 1ms is not from 100ms to 1h`},
 		{"tls without address", minimal + "[nbd]\ntls = true\n", `/k.toml:4: nbd.tls: needs nbd.address`},
 		{"dead-after", minimal + "[limits]\nheartbeat = \"4s\"\n", `limits.dead-after: 5s is less than twice the heartbeat (4s)`},
 		{"limit too small", minimal + "[limits]\nqueue-bytes = \"1K\"\n", `/k.toml:4: limits.queue-bytes: 1KiB is not from 1MiB to 1TiB`},

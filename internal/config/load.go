@@ -124,7 +124,7 @@ func (a *Agent) resolve(dir string) {
 
 func (a *Agent) paths() []*string {
 	paths := []*string{
-		&a.State, &a.API.Socket, &a.NBD.Socket, &a.Device.Directory, &a.TLS.CA, &a.TLS.Cert, &a.TLS.Key, &a.TLS.CAKey, &a.Web.Cert, &a.Web.Key, &a.Notify.Command,
+		&a.State, &a.API.Socket, &a.NBD.Socket, &a.Device.Directory, &a.TLS.CA, &a.TLS.Cert, &a.TLS.Key, &a.TLS.CAKey, &a.Web.Cert, &a.Web.Key, &a.Notify.Command, &a.Hooks.Directory,
 	}
 	for i := range a.Volumes {
 		paths = append(paths, &a.Volumes[i].Mount)

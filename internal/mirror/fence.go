@@ -83,6 +83,10 @@ func (m *Machine) sourceAlive(asker string) string {
 	return ""
 }
 
+// RefusesForce says by which rule a forced take-over here would be refused before anybody is asked; "" if it would not be. Know
+// comes first.
+func (m *Machine) RefusesForce() (rule, why string) { return m.refuseForce(false) }
+
 // serving is a peer, other than except, that said within aliveMax, and after that moment, that it serves, and has not fallen
 // silent since; "" if there is none. What was said before a session with it ended says nothing.
 func (m *Machine) serving(except string, after time.Time) string {

@@ -27,6 +27,8 @@ const (
 	ruleExists        = "volume-exists"
 	ruleTooMany       = "too-many-volumes"
 	rulePeerDown      = "member-unreachable"
+	ruleHookRefused   = "hook-refused"
+	ruleFenceFailed   = "fence-failed"
 )
 
 // tokenRequest delivers a hand-over (rule 21).

@@ -37,7 +37,7 @@ func (a *vol) newAttachment() *attach.Attachment {
 		},
 		Mount:   attach.Mount{Point: cfg.Volume(a.name).Mount, Options: cfg.Volume(a.name).MountOptions},
 		Note:    func(level, message, next string) { a.note(level, "volume "+a.name, "", message, next) },
-		Changed: a.n.bump,
+		Changed: a.n.bump, Settled: a.settled,
 	})
 }
 

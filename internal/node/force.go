@@ -138,6 +138,9 @@ func (s *service) withoutSource(ctx context.Context, r api.Switchover, step func
 	if err != nil || r.Plan {
 		return result, err
 	}
+	if err := a.fenceOff(ctx, r, step); err != nil {
+		return nil, err
+	}
 	reply, err := a.command(ctx, func(id uint64) mirror.Event {
 		return mirror.Command{ID: id, Mine: a.v.Own(), Switch: &mirror.Switch{To: r.To, Plan: result.Plan, Force: true, NoCatchUp: r.NoCatchUp}}
 	})
@@ -183,7 +186,7 @@ func (s *service) catchUp(ctx context.Context, r api.Switchover, better string, 
 	}
 	first := other.api()
 	step(api.SwitchoverStep{Name: "catch-up", Text: fmt.Sprintf("%s holds writes that %s may lack: it becomes the source first", better, r.To), State: "running"})
-	if _, err := first.Switchover(ctx, api.Switchover{Volume: r.Volume, To: better, Force: true}, step); err != nil {
+	if _, err := first.Switchover(ctx, api.Switchover{Volume: r.Volume, To: better, Force: true, NoFence: r.NoFence}, step); err != nil {
 		return nil, err
 	}
 	reason := "its first word"

@@ -43,18 +43,23 @@ func (s *service) Switchover(ctx context.Context, r api.Switchover, step func(ap
 	if r.Plan {
 		return result, a.planRelease(r, result)
 	}
+	cancelled, err := a.askToDemote(ctx, r, step)
+	if err != nil {
+		return nil, err
+	}
 	released, err := a.release(r, step)
 	if err != nil {
+		cancelled()
 		return nil, err
 	}
 	if err := a.switchTo(ctx, r, result, step); err != nil {
 		if ctx.Err() != nil { // nobody waits any more, and the plan may go on
-			a.work(func() { _ = a.afterPlan(released) }) // it tells what failed
+			a.work(func() { _ = a.afterPlan(released, cancelled) }) // it tells what failed
 			return nil, err
 		}
-		return nil, errors.Join(err, a.afterPlan(released))
+		return nil, errors.Join(err, a.afterPlan(released, cancelled))
 	}
-	if err := a.afterPlan(released); err != nil {
+	if err := a.afterPlan(released, cancelled); err != nil {
 		return nil, err
 	}
 	s.awaitDevice(ctx, result, step)
@@ -66,12 +71,13 @@ func (s *service) Switchover(ctx context.Context, r api.Switchover, step func(ap
 
 // afterPlan finishes with the released block device when the plan is not under way any more: if it was given up, everything is as it
 // was before.
-func (a *vol) afterPlan(released *attach.Released) error {
+func (a *vol) afterPlan(released *attach.Released, cancelled func()) error {
 	_ = a.ask(a.ctx, func(*mirror.Machine) {}) // the machine has seen the command; if it is gone, so is the plan
 	for a.view.Load().Plan != nil && a.ctx.Err() == nil {
 		<-time.After(deviceLook)
 	}
 	if a.view.Load().Open {
+		defer cancelled() // when everything is mounted again
 		return released.Undo()
 	}
 	a.awaitDeviceGone()

@@ -32,6 +32,7 @@ type vol struct {
 	view    atomic.Pointer[mirror.View]
 	samples samples      // of the last hour
 	begun   atomic.Int64 // when the loop's present step began, ns since 1970; 0: none
+	moments moments
 	leaving atomic.Bool
 	ending  sync.Once
 	ended   error // of ending
@@ -192,6 +193,9 @@ func (a *vol) step(e mirror.Event) {
 			replies = append(replies, r)
 			continue
 		}
+		if b, ok := effect.(mirror.BecomeSource); ok {
+			a.becomes(e, b.Lazy, before)
+		}
 		if err := a.do(effect); err != nil {
 			a.fail(fmt.Errorf("%T: %w", effect, err))
 			break
@@ -205,6 +209,7 @@ func (a *vol) step(e mirror.Event) {
 	for _, r := range replies {
 		a.reply(r)
 	}
+	a.changed(before, &view)
 	if len(effects) > 0 || differs(before, &view) {
 		a.n.bump()
 	}

@@ -30,6 +30,7 @@ const (
 	flight     = "internal/flight"
 	systemd    = "internal/systemd"
 	notify     = "internal/notify"
+	hook       = "internal/hook"
 	preflight  = "internal/preflight"
 	probe      = "internal/probe"
 )
@@ -70,11 +71,12 @@ var entrances = map[string][]string{
 	flight:  {},
 	systemd: {},
 	notify:  {api},
+	hook:    {},
 	// May this server be rebooted, would a volume work: decided by what was seen.
 	preflight: {api, lineage},
 	probe:     {preflight, blockdev, vfs},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, "internal/frontend/nbdkernel", attach, blockdev, api, config, awake, cluster, password, journal, gauges, flight, systemd, notify, preflight, probe, web},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, "internal/frontend/nbdkernel", attach, blockdev, api, config, awake, cluster, password, journal, gauges, flight, systemd, notify, hook, preflight, probe, web},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, loop, "internal/frontend/nbdkernel", attach, blockdev, api, config, node,
@@ -84,7 +86,7 @@ var entrances = map[string][]string{
 	"tools/apidoc": {api},
 	"test/vm":      {peer, config},
 	"test/web":     {api, web},
-	"test/e2e":     {api, nbd},
+	"test/e2e":     {api, nbd, hook},
 	"test/soak":    {api, nbd},
 	"internal/sim": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, api, config, node},
 }
