@@ -159,7 +159,9 @@ func (m *Machine) judgeSurvivors() *Reply {
 		}
 		return nil
 	case !f.best.Consistent:
-		return refuse(lineage.RuleNotConsistent, "", "%s may hold answered writes that %s lacks, but is in the middle of a resync that cannot be rolled back", f.best.Node, m.cfg.Self)
+		no := refuse(lineage.RuleNotConsistent, "", "%s may hold answered writes that %s lacks, but is in the middle of a resync that cannot be rolled back", f.best.Node, m.cfg.Self)
+		no.Fix = fmt.Sprintf("bring its source back, and wait for the end of the resync; or, if that is gone, do without what only %s has (--force --no-catch-up): that goes to its salvage", f.best.Node)
+		return no
 	}
 	return refuse(lineage.RuleBehindSurvivor, f.best.Node, "%s may hold answered writes that %s lacks: %s; %s", f.best.Node, m.cfg.Self, survivorText(f.best), survivorText(mine))
 }

@@ -205,6 +205,7 @@ func (a *vol) step(e mirror.Event) {
 		a.m.Know(a.v.Own()) // what a take-over by this server would risk is shown as it is now
 	}
 	view := a.m.View()
+	view.Open = view.Open && a.failed() == nil // the machine opened it, and what that needs could not be done
 	a.view.Store(&view)
 	for _, r := range replies {
 		a.reply(r)

@@ -184,7 +184,8 @@ func (w *world) readmit(src, s *server) {
 	})
 }
 
-// findSource: nobody serves. The administrator waits a little, then asks the servers in turn to take over.
+// findSource: nobody serves. The administrator waits a little, then asks the servers in turn to take over, at last without what
+// a server may have that can neither be rolled back nor brought up to date.
 func (w *world) findSource(round int) {
 	if round < 3 {
 		return
@@ -194,7 +195,7 @@ func (w *world) findSource(round int) {
 		return
 	}
 	if round%2 == 0 {
-		w.switchover(s, api.Switchover{Volume: volumeName, To: s.name, Force: true})
+		w.switchover(s, api.Switchover{Volume: volumeName, To: s.name, Force: true, NoCatchUp: round > 20})
 	} else if round > 10 {
 		w.resolve(s, s.name)
 	}
