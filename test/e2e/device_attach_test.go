@@ -20,13 +20,15 @@ import (
 const guardAfter = 180 * time.Second
 
 // guard watches over the devices of the cluster's agents until the test ends, and then sees that nothing is left of them.
-func (c *cluster) guard() {
+func (c *cluster) guard() { c.guardFor(guardAfter) }
+
+func (c *cluster) guardFor(limit time.Duration) {
 	c.t.Helper()
 	var commands strings.Builder
 	for _, node := range c.nodes {
 		fmt.Fprintf(&commands, "%s volume detach %s --abort --socket %s; ", keelson, c.name, c.path(node, "agent.sock"))
 	}
-	watch := exec.Command("sh", "-c", fmt.Sprintf("sleep %d; %s", int(guardAfter.Seconds()), commands.String()))
+	watch := exec.Command("sh", "-c", fmt.Sprintf("sleep %d; %s", int(limit.Seconds()), commands.String()))
 	if err := watch.Start(); err != nil {
 		c.t.Fatal(err)
 	}

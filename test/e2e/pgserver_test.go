@@ -30,8 +30,8 @@ var postgresOptions = []string{
 	"min_wal_size=8MB", "max_wal_size=24MB", "checkpoint_timeout=30s", "autovacuum_naptime=5s", "log_min_messages=warning",
 }
 
-// postgresOn is the server with its data in the disk's mounted file system.
-func postgresOn(c *cluster, d *disk) *postgres {
+// postgresIn is the server with its data in that folder of the mounted file system.
+func postgresIn(c *cluster, folder string) *postgres {
 	c.t.Helper()
 	account, err := user.Lookup("postgres")
 	if err != nil {
@@ -43,7 +43,7 @@ func postgresOn(c *cluster, d *disk) *postgres {
 	if errUID != nil || errGID != nil || err != nil || len(found) == 0 {
 		c.t.Fatalf("no PostgreSQL: user %+v, programs %v, %v", account, found, err)
 	}
-	p := &postgres{c: c, user: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, bin: found[len(found)-1], data: filepath.Join(d.mount, "pgdata"), sockets: filepath.Join(c.dir, "pg")}
+	p := &postgres{c: c, user: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, bin: found[len(found)-1], data: filepath.Join(folder, "pgdata"), sockets: filepath.Join(c.dir, "pg")}
 	if err := os.Chmod(c.dir, 0o755); err != nil { // it has to find its way in
 		c.t.Fatal(err)
 	}
