@@ -125,8 +125,8 @@ func (c *conn) exportName() string {
 // finish waits until every request is completed by the device and its reply sent (or the client gone), and ends the sender.
 func (c *conn) finish(why error) {
 	c.raw.SetWriteDeadline(time.Now().Add(c.s.opts.DrainTimeout))
-	refused := c.out.waitIdle()
-	if errors.Is(why, errTooLong) || refused {
+	shut := c.out.waitIdle()
+	if errors.Is(why, errTooLong) || shut {
 		c.linger()
 	}
 	c.out.stop()

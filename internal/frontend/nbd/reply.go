@@ -36,7 +36,7 @@ type replies struct {
 	sending  bool  // somebody owns the fields below that say so
 	draining bool  // nothing more is read
 	dead     bool  // nothing more is sent
-	refused  bool  // some request ended with ESHUTDOWN
+	shut     bool  // the device is shut: what it ended so gets no reply, the connection ends
 
 	structured bool // set before the first request
 
@@ -115,9 +115,17 @@ func (o *replies) admit(payload int64, wait bool) *request {
 	return q
 }
 
-// Complete implements block.Completer: it queues the reply.
+// Complete implements block.Completer: it queues the reply. A request that ended because the volume is served elsewhere, or
+// nowhere for now, gets none: its connection ends, and a client that connects anew does the request again where the volume is.
+// An error would go up to its application.
 func (c *conn) Complete(r *block.Request) {
 	q := r.Tag.(*request)
+	if errors.Is(r.Err, block.ErrShutdown) {
+		r.Buf.Release()
+		r.Buf = nil
+		c.shut(q)
+		return
+	}
 	if r.Err != nil {
 		q.errno = errnoOf(r.Err)
 	}
@@ -155,7 +163,6 @@ func (o *replies) put(q *request) {
 		o.bytes -= q.charge
 		q.charge = 0
 	}
-	o.refused = o.refused || q.errno == nbdproto.ESHUTDOWN
 	o.queue = append(o.queue, q)
 	if o.dead {
 		o.drop()
@@ -199,6 +206,15 @@ func (o *replies) abandon(q *request) {
 	o.recycle([]*request{q})
 }
 
+// shut ends the connection without a reply to q. Other replies are sent before.
+func (c *conn) shut(q *request) {
+	c.out.mu.Lock()
+	c.out.shut = true
+	c.out.recycle([]*request{q})
+	c.out.mu.Unlock()
+	c.drain()
+}
+
 // drop takes back everything queued without sending it. The caller holds mu.
 func (o *replies) drop() {
 	o.recycle(o.queue)
@@ -214,8 +230,8 @@ func (o *replies) fail() {
 	o.room.Broadcast()
 }
 
-// waitIdle waits until nothing is in flight, and reports whether some request was refused because the device is shut.
-func (o *replies) waitIdle() (refused bool) {
+// waitIdle waits until nothing is in flight, and reports whether the device is shut and the client still there.
+func (o *replies) waitIdle() (shut bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for o.count > 0 || o.sending {
@@ -223,7 +239,7 @@ func (o *replies) waitIdle() (refused bool) {
 		o.room.Wait()
 		o.waiting = false
 	}
-	return o.refused && !o.dead
+	return o.shut && !o.dead
 }
 
 // stop ends the sender; nothing is in flight.
@@ -235,8 +251,6 @@ func (o *replies) stop() {
 // errnoOf translates an error of a device.
 func errnoOf(err error) nbdproto.Errno {
 	switch {
-	case errors.Is(err, block.ErrShutdown):
-		return nbdproto.ESHUTDOWN
 	case errors.Is(err, block.ErrNoSpace):
 		return nbdproto.ENOSPC
 	case errors.Is(err, block.ErrReadOnly):

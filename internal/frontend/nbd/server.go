@@ -124,8 +124,8 @@ func (s *Server) AddExport(name string, dev block.Device, o ExportOptions) error
 }
 
 // RemoveExport lets nobody in any more and ends the export's connections: nothing further is read from them, requests
-// in flight are waited for and their replies sent (the caller has made the device end them, with block.ErrShutdown), and
-// then they are closed. It returns when their goroutines are gone. A client that does not take its replies within
+// in flight are waited for (the caller has made the device end them) and their replies sent, but for those that ended with
+// block.ErrShutdown, and then they are closed. It returns when their goroutines are gone. A client that does not take its replies within
 // Options.DrainTimeout is cut; a device that keeps a request for twice as long is ErrStillInUse.
 func (s *Server) RemoveExport(name string) error {
 	s.mu.Lock()

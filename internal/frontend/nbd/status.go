@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"keelson/internal/block"
@@ -28,6 +29,10 @@ func (c *conn) blockStatus(h nbdproto.Request) error {
 	extents, err := c.exp.dev.Extents(q.Off, q.Len)
 	if err == nil && len(extents) == 0 {
 		err = fmt.Errorf("nbd: export %q: the device has no extents at %d", c.exp.name, q.Off)
+	}
+	if errors.Is(err, block.ErrShutdown) {
+		c.shut(q)
+		return errDone
 	}
 	if err != nil {
 		q.Err, q.errno = err, errnoOf(err)
