@@ -48,7 +48,7 @@ func NBDBackend(socket, volume string) string { return ":" + volume + "@" + sock
 // LoopOptions are those of a volume's loop device at this agent; the agent's own and those of whoever ends it from outside.
 func LoopOptions(cfg *config.Agent, volume string, log *slog.Logger) loop.Options {
 	return loop.Options{
-		Log: log, Mount: config.LoopMount(cfg.API.Socket, volume), Name: volume, Helper: []string{"/proc/self/exe", DeviceHelper},
+		Log: log, Mount: config.LoopMount(cfg.API.Socket, volume), Name: volume, Owner: cfg.Cluster + "/" + cfg.Node, Helper: []string{"/proc/self/exe", DeviceHelper},
 		BlockBytes: cfg.Device.BlockSize, RequestsMax: cfg.Limits.RequestsMax, InFlightBytes: int64(cfg.Limits.InFlightBytes),
 	}
 }

@@ -49,6 +49,7 @@ type Options struct {
 	Log           *slog.Logger
 	Mount         string   // folder in which the file is shown; made if it is not there
 	Name          string   // of the volume: part of the file's name
+	Owner         string   // who serves it: tells agents of one kernel apart whose mounts are their own, in containers
 	Helper        []string // command line of a helper, which calls HelperMain with what follows it
 	BlockBytes    int      // logical block size of the loop device: 512 or 4096
 	RequestsMax   int      // requests that the kernel has under way
@@ -84,7 +85,7 @@ func Supported() error {
 
 // fileName is the name of the file: it tells this mount's loop devices from all others, also when the mount is gone.
 func (o Options) fileName() string {
-	sum := sha256.Sum256([]byte(o.Mount))
+	sum := sha256.Sum256([]byte(o.Mount + o.Owner))
 	return fmt.Sprintf("%s.%x", o.Name, sum[:4])
 }
 
