@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Holder is somebody who uses a block device.
@@ -53,6 +56,20 @@ func Number(name string) (major, minor uint32, err error) {
 	}
 	_, err = fmt.Sscanf(string(text), "%d:%d", &major, &minor)
 	return major, minor, err
+}
+
+// Device is the kernel's name of the block device that a path leads to: "/dev/loop0" for "/dev/vg0/data".
+func Device(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Mode().Type() != os.ModeDevice {
+		return "", fmt.Errorf("%s is no block device", path)
+	}
+	link, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)))
+	return "/dev/" + filepath.Base(link), err
 }
 
 // Holders are all who use the device, such as "/dev/loop0": mounts first. A process that only sees a mount is not listed

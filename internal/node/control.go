@@ -12,10 +12,13 @@ import (
 	"time"
 
 	"keelson/internal/api"
+	"keelson/internal/attach"
+	"keelson/internal/blockdev"
 	"keelson/internal/intentlog"
 	"keelson/internal/lineage"
 	"keelson/internal/mirror"
 	"keelson/internal/peer"
+	"keelson/internal/vfs"
 	"keelson/internal/volume"
 )
 
@@ -232,10 +235,30 @@ func (n *Node) createHere(_ context.Context, _ string, r *createRequest) (create
 	h, err := volume.Create(volume.Options{FS: n.out.FS, Dir: dir, Limits: n.volumeLimits(), Log: n.log},
 		volume.New{Header: header, Path: r.Path, SizeBytes: r.SizeBytes})
 	if err != nil {
+		used := errors.Is(err, vfs.ErrInUse)
 		err = errors.Join(err, n.out.FS.RemoveAll(dir))
+		if used {
+			return createAnswer{}, diskInUse(object, r.Path, err)
+		}
 		return createAnswer{}, api.Errorf(api.Failed, object, "%v", err)
 	}
 	return createAnswer{SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes, Made: errors.Is(before, os.ErrNotExist)}, nil
+}
+
+// diskInUse refuses a disk that somebody uses, and says who, as far as that can be seen.
+func diskInUse(object, path string, why error) error {
+	device, err := blockdev.Device(path)
+	var holders []blockdev.Holder
+	if err == nil {
+		holders, err = blockdev.Holders(device)
+	}
+	if err != nil || len(holders) == 0 { // a file, or it was let go just now
+		return api.Refusal(ruleInUse, object, why.Error(), "stop what uses it; keelson volume list shows whether it is a volume's copy already")
+	}
+	if holders[0].PID == os.Getpid() {
+		return api.Refusal(ruleInUse, object, path+" is the copy of another volume", "name another disk, or end that volume first: keelson volume list")
+	}
+	return api.Refusal(ruleInUse, object, path+" is "+blockdev.Join(holders), attach.HowToLetGo(holders))
 }
 
 // forget ends a replica on this server; its backing store stays as it is. One that serves is not forgotten: its device may

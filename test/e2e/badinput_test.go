@@ -102,11 +102,8 @@ func TestBadBackingStore(t *testing.T) {
 		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 			t.Fatal(err)
 		}
-		r := c.execute("a", create(path, c.path("b", "v.img"))...)
-		if r.code != exitFailed && r.code != exitRefused {
-			t.Errorf("exit %d", r.code)
-		}
-		c.says(r, "in use", path)
+		c.refused("in-use", "a", create(path, c.path("b", "v.img"))...)
+		c.says(c.execute("a", create(path, c.path("b", "v.img"))...), "in use", path)
 	})
 	c.part("used by a file system", func(t *testing.T) {
 		device := loopDevice(t, 32*mib)
@@ -114,11 +111,17 @@ func TestBadBackingStore(t *testing.T) {
 		dir := t.TempDir()
 		sh(t, "mount", device, dir)
 		defer sh(t, "umount", dir)
-		r := c.execute("a", create(device, c.path("b", "v.img"))...)
-		if r.code != exitFailed && r.code != exitRefused {
-			t.Errorf("exit %d", r.code)
-		}
-		c.says(r, "in use", device)
+		c.refused("in-use", "a", create(device, c.path("b", "v.img"))...)
+		c.says(c.execute("a", create(device, c.path("b", "v.img"))...), device, "mounted at "+dir, "umount "+dir)
+	})
+	c.part("the copy of another volume", func(*testing.T) {
+		device := loopDevice(t, 32*mib)
+		args := create(device, c.path("b", "w.img"))
+		c.run("a", args...)
+		c.refused("in-use", "a", create(device, c.path("b", "v.img"))...)
+		c.says(c.execute("a", create(device, c.path("b", "v.img"))...), "another volume")
+		c.refused("in-use", "a", create(c.path("a", "v.img"), c.path("b", "w.img"), "--size", "32MiB")...)
+		c.run("a", "volume", "delete", args[2])
 	})
 	c.part("read-only", func(t *testing.T) {
 		file := c.path("a", "ro.img")
