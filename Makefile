@@ -76,7 +76,7 @@ golden:
 
 # Runs the tours of the README and of the administrator's pages and writes their output into them.
 tour: build
-	$(GO) test -count=1 -run 'TestReadmeTour|TestAdminPages' ./test/e2e -args -update
+	$(GO) test -count=1 -run 'TestReadmeTour|TestAdminPages|TestServerPages' ./test/e2e -args -update
 
 # Known vulnerabilities in what is linked; needs the Go vulnerability database.
 vuln:
