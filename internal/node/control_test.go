@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,23 +99,8 @@ func TestWritesOfSalvages(t *testing.T) {
 	term := lineage.Term{N: 1, Node: "a"}
 	standing := lineage.Standing{Role: lineage.RoleSource, Promised: term, Served: term, Record: lineage.Record{Epoch: lineage.Epoch{Term: term}, Members: []string{"a"}},
 		Settings: lineage.Settings{Members: []lineage.Member{{Node: "a"}, {Node: "b"}, {Node: "gone", Removed: true}}}}
-	o := volume.Options{FS: vfs.NewMem(1), Dir: "/log", Limits: volume.DefaultLimits, Post: func(mirror.Event) {}, Log: n.log}
-	header := intentlog.Header{Cluster: "c", Volume: "00112233445566778899aabbccddeeff", Name: "data", Node: "a", Standing: standing}
-	if _, err := volume.Create(o, volume.New{Header: header, Path: "/data.img", SizeBytes: 1 << 20}); err != nil {
-		t.Fatal(err)
-	}
-	v, err := volume.Open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := v.BecomeSource(standing, false); err != nil {
-		t.Fatal(err)
-	}
-	v.OpenDevice()
-	t.Cleanup(func() { _ = v.Close() })
-	a := &vol{n: n, name: "data", id: header.Volume, v: v, applying: make(chan struct{}, 1)}
-	a.view.Store(&mirror.View{Open: true, Term: term})
-	n.volumes["data"] = a
+	a := opened(t, n, vfs.NewMem(1), standing)
+	v := a.v
 
 	good := writeRequest{Volume: a.id, Term: term, Op: block.Write, Len: 512, Data: make([]byte, 512), Until: time.Minute, Salvage: "s", By: api.Caller{Kind: api.CallerLocal, Name: "root"}}
 	if _, err := n.writeCame(t.Context(), "b", &good); err != nil {
@@ -148,5 +134,69 @@ func TestWritesOfSalvages(t *testing.T) {
 	}
 	if at := v.Own().Position; at != before {
 		t.Errorf("something was written: %v, %v before", at, before)
+	}
+}
+
+// opened is a volume of the node that serves in the standing's term; no machine decides anything about it.
+func opened(t *testing.T, n *Node, fsys *vfs.Mem, standing lineage.Standing) *vol {
+	t.Helper()
+	o := volume.Options{FS: fsys, Dir: "/log", Limits: volume.DefaultLimits, Post: func(mirror.Event) {}, Log: n.log}
+	header := intentlog.Header{Cluster: "c", Volume: "00112233445566778899aabbccddeeff", Name: "data", Node: "a", Standing: standing}
+	if _, err := volume.Create(o, volume.New{Header: header, Path: "/data.img", SizeBytes: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	v, err := volume.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.BecomeSource(standing, false); err != nil {
+		t.Fatal(err)
+	}
+	v.OpenDevice()
+	t.Cleanup(func() { _ = v.Close() })
+	a := &vol{n: n, name: "data", id: header.Volume, v: v, applying: make(chan struct{}, 1)}
+	a.view.Store(&mirror.View{Open: true, Term: standing.Served})
+	n.volumes["data"] = a
+	return a
+}
+
+// TestSaveOnALogThatHangs: what has to be durable is waited for only so long, and nobody who looks at the volume waits for it.
+func TestSaveOnALogThatHangs(t *testing.T) {
+	n := idle(t)
+	n.cfg.Limits.DiskStall = config.Duration(100 * time.Millisecond)
+	term := lineage.Term{N: 1, Node: "a"}
+	standing := lineage.Standing{Role: lineage.RoleSource, Promised: term, Served: term}
+	fsys := vfs.NewMem(1)
+	a := opened(t, n, fsys, standing)
+	stuck, hangs := make(chan struct{}), make(chan struct{}, 1)
+	t.Cleanup(func() { close(stuck) }) // before the volume is closed
+	fsys.Inject(func(op, path string, _ int64, _ int) error {
+		if op == "sync" && path == "/log/header" {
+			select {
+			case hangs <- struct{}{}:
+			default:
+			}
+			<-stuck
+		}
+		return nil
+	})
+	next := standing.Clone()
+	next.Promised.N++
+	saved := make(chan error, 1)
+	go func() { saved <- a.do(mirror.Save{Standing: next}) }()
+	<-hangs
+	if h := a.v.Header(); h.Promised != term {
+		t.Errorf("what is not durable is shown: %v", h.Promised)
+	}
+	a.v.Own()
+	if info := a.info(); !info.Serving {
+		t.Error("it does not say that it serves")
+	}
+	if err := <-saved; err == nil || !strings.Contains(err.Error(), lineage.RuleDiskStalled) {
+		t.Fatalf("saved: %v", err)
+	}
+	a.begun.Store(time.Now().Add(-time.Minute).UnixNano())
+	if a.slowStep(time.Now()) == "" {
+		t.Error("a step that takes a minute is not shown")
 	}
 }
