@@ -85,6 +85,9 @@ func (o *overview) volume(self string, v *api.VolumeStatus) {
 	if v.Attach != nil && v.Attach.Mount != nil {
 		o.printf("  mount       %s\n", mountLine(v.Attach.Mount))
 	}
+	if s := v.ServiceAddress; s != nil {
+		o.printf("  address     %s on %s %s%s\n", s.Address, s.Interface, s.State, after(": ", s.Reason))
+	}
 	if s := v.Salvage; s != nil && s.Count > 0 {
 		low := ""
 		if s.RoomLow {

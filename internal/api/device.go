@@ -74,3 +74,11 @@ func (r DeviceChange) Wish() string {
 
 // About names what is changed.
 func (r DeviceChange) About() string { return "volume " + r.Volume }
+
+// ServiceAddress is the address that the source has on one of its interfaces, as this server has it.
+type ServiceAddress struct {
+	Address   string `json:"address"` // 192.0.2.10/24
+	Interface string `json:"interface"`
+	State     string `json:"state"` // absent | set | failed
+	Reason    string `json:"reason"`
+}

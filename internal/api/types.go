@@ -24,34 +24,35 @@ type NodeStatus struct {
 
 // VolumeStatus is one volume as the agent asked sees it.
 type VolumeStatus struct {
-	Name         string           `json:"name"`
-	ID           string           `json:"id"`
-	SizeBytes    int64            `json:"size_bytes"`
-	RegionBytes  int64            `json:"region_bytes"`
-	Role         string           `json:"role"` // of the agent asked: source | target | none
-	State        string           `json:"state"`
-	Reason       string           `json:"reason"`
-	Source       string           `json:"source"`
-	Term         uint64           `json:"term"`
-	Generation   string           `json:"generation"`
-	Position     uint64           `json:"position"`
-	InSync       []string         `json:"in_sync"`
-	Encryption   string           `json:"encryption"` // on | off
-	Devices      []DeviceStatus   `json:"devices"`
-	Clients      []ClientStatus   `json:"clients,omitempty"` // who uses the device at the source
-	Mirrors      []MirrorStatus   `json:"mirrors"`
-	Switchover   []Candidate      `json:"switchover"`
-	Plan         *PlanStatus      `json:"plan,omitempty"` // a switchover under way
-	Counters     map[string]int64 `json:"counters,omitempty"`
-	HotExtents   int              `json:"hot_extents"`
-	UnknownBytes int64            `json:"unknown_bytes"`
-	ServedFrom   string           `json:"served_from,omitempty"` // the target whose copy a source with a failed disk serves from
-	MinCopies    int              `json:"min_copies,omitempty"`  // that have to hold a write before it is answered
-	Copies       int              `json:"copies,omitempty"`      // that would hold one now, as the source knows
-	Views        []View           `json:"views,omitempty"`       // attached at the agent asked
-	Attach       *AttachStatus    `json:"attach,omitempty"`      // of the agent asked; none if it has no copy or nothing is wished
-	Undo         *UndoStatus      `json:"undo,omitempty"`        // of the agent asked
-	Salvage      *SalvageStatus   `json:"salvage,omitempty"`
+	Name           string           `json:"name"`
+	ID             string           `json:"id"`
+	SizeBytes      int64            `json:"size_bytes"`
+	RegionBytes    int64            `json:"region_bytes"`
+	Role           string           `json:"role"` // of the agent asked: source | target | none
+	State          string           `json:"state"`
+	Reason         string           `json:"reason"`
+	Source         string           `json:"source"`
+	Term           uint64           `json:"term"`
+	Generation     string           `json:"generation"`
+	Position       uint64           `json:"position"`
+	InSync         []string         `json:"in_sync"`
+	Encryption     string           `json:"encryption"` // on | off
+	Devices        []DeviceStatus   `json:"devices"`
+	Clients        []ClientStatus   `json:"clients,omitempty"` // who uses the device at the source
+	Mirrors        []MirrorStatus   `json:"mirrors"`
+	Switchover     []Candidate      `json:"switchover"`
+	Plan           *PlanStatus      `json:"plan,omitempty"` // a switchover under way
+	Counters       map[string]int64 `json:"counters,omitempty"`
+	HotExtents     int              `json:"hot_extents"`
+	UnknownBytes   int64            `json:"unknown_bytes"`
+	ServedFrom     string           `json:"served_from,omitempty"`     // the target whose copy a source with a failed disk serves from
+	MinCopies      int              `json:"min_copies,omitempty"`      // that have to hold a write before it is answered
+	Copies         int              `json:"copies,omitempty"`          // that would hold one now, as the source knows
+	Views          []View           `json:"views,omitempty"`           // attached at the agent asked
+	Attach         *AttachStatus    `json:"attach,omitempty"`          // of the agent asked; none if it has no copy or nothing is wished
+	ServiceAddress *ServiceAddress  `json:"service_address,omitempty"` // of the agent asked; none if its configuration names none
+	Undo           *UndoStatus      `json:"undo,omitempty"`            // of the agent asked
+	Salvage        *SalvageStatus   `json:"salvage,omitempty"`
 }
 
 // UndoStatus is how this copy could be brought back to what it was before the resync that runs.

@@ -142,6 +142,9 @@ type Volume struct {
 	Name         string `toml:"name"`
 	Mount        string `toml:"mount"`         // folder in which the file system on the block device is mounted; "": it is not
 	MountOptions string `toml:"mount-options"` // as mount -o takes them
+	// ServiceAddress, such as 192.0.2.10/24, is an address of ServiceInterface while this server is source; "": none.
+	ServiceAddress   string `toml:"service-address"`
+	ServiceInterface string `toml:"service-interface"`
 }
 
 // Volume is what is said of that volume; nothing, if nothing is.

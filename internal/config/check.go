@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"regexp"
@@ -130,9 +131,12 @@ func (c *checker) addresses(a *Agent) {
 // volumeName is what a volume's name looks like, as package api demands it.
 var volumeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
 
-// volumes checks that no two volumes get the same folder.
+// interfaceBytesMax is what the kernel keeps of an interface's name, with a zero at the end.
+const interfaceBytesMax = 16
+
+// volumes checks that no two volumes get the same folder, or address.
 func (c *checker) volumes(volumes []Volume) {
-	names, folders := map[string]bool{}, map[string]string{}
+	names, folders, addresses := map[string]bool{}, map[string]string{}, map[netip.Addr]string{}
 	for i, v := range volumes {
 		key := fmt.Sprintf("volume[%d]", i)
 		c.that(volumeName.MatchString(v.Name), key+".name", "%q is no volume name: up to 63 letters, digits, '_', '.' and '-', beginning with a letter or digit", v.Name)
@@ -140,6 +144,16 @@ func (c *checker) volumes(volumes []Volume) {
 		names[v.Name] = true
 		c.that(v.Mount != "" || v.MountOptions == "", key+".mount-options", "needs mount: the folder")
 		c.that(!strings.ContainsFunc(v.Mount+v.MountOptions, unicode.IsControl), key+".mount", "has control characters")
+		if v.ServiceAddress != "" || v.ServiceInterface != "" {
+			p, err := netip.ParsePrefix(v.ServiceAddress)
+			ip := p.Addr()
+			c.that(err == nil && !ip.Is4In6() && !ip.IsUnspecified() && !ip.IsMulticast() && !ip.IsLoopback(), key+".service-address",
+				"%q is no address of a server: write it as in \"192.0.2.10/24\"", v.ServiceAddress)
+			c.that(v.ServiceInterface != "" && len(v.ServiceInterface) < interfaceBytesMax && !strings.ContainsAny(v.ServiceInterface, "/: \t"), key+".service-interface",
+				"%q is no interface: name the one that is to have the service address, as in \"eth0\"", v.ServiceInterface)
+			c.that(err != nil || addresses[ip] == "", key+".service-address", "%s is that of volume %s already", ip, addresses[ip])
+			addresses[ip] = v.Name
+		}
 		if v.Mount == "" {
 			continue
 		}

@@ -37,6 +37,7 @@ func (a *vol) do(effect mirror.Effect) error {
 	case mirror.CloseDevice:
 		a.v.CloseDevice(e.Why)
 		a.device.Withdraw()
+		a.wantAddress(false)
 		a.removeExport()
 		a.work(func() { a.endViews(true, "the volume's device was closed") })
 		a.v.BecomeTarget()

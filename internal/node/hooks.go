@@ -69,6 +69,9 @@ func (a *vol) runMoments() {
 		m.waiting = m.waiting[1:]
 		old := m.old
 		m.mu.Unlock()
+		if a.address != nil { // what is started then may need the address
+			a.address.Settle(a.ctx)
+		}
 		a.runHook(a.ctx, name, "KEELSON_OLD_SOURCE="+old)
 	}
 }
@@ -104,6 +107,7 @@ func (a *vol) hookVars() []string {
 	vars := map[string]string{
 		"VOLUME": a.name, "NODE": a.n.cfg.Node, "SOCKET": a.n.cfg.API.Socket, "ROLE": roleName(view.Role), "STATE": stateOf(view, a.failed()),
 		"REASON": view.Reason, "SOURCE": view.Source, "MOUNT": d.Mount.Point, "MOUNT_STATE": d.Mount.State,
+		"SERVICE_ADDRESS": a.n.cfg.Volume(a.name).ServiceAddress, "SERVICE_INTERFACE": a.n.cfg.Volume(a.name).ServiceInterface,
 	}
 	if d.State == attach.Attached {
 		vars["DEVICE"] = d.Link
@@ -134,7 +138,10 @@ func (a *vol) settled(usable bool) {
 		name = hook.AfterDemote
 	}
 	if usable || before { // when the step that did this is over, and the status shows it
-		a.post(call{f: func(*mirror.Machine) { a.moment(name) }})
+		a.post(call{f: func(*mirror.Machine) {
+			a.wantAddress(usable && a.view.Load().Open && a.failed() == nil) // it may have changed meanwhile
+			a.moment(name)
+		}})
 	}
 }
 

@@ -93,7 +93,7 @@ func (a *vol) status(now time.Time) api.VolumeStatus {
 		Source: view.Source, Term: view.Term.N, Generation: h.History.Last().ID.String(), Position: st.Number,
 		InSync: append([]string{}, view.Record.Members...), Encryption: a.n.cfg.Encryption, Devices: a.devices(view),
 		Mirrors: []api.MirrorStatus{}, Switchover: []api.Candidate{}, Counters: st.Counters, HotExtents: st.HotExtents, UnknownBytes: st.Unknown,
-		Attach: a.attachStatus(),
+		Attach: a.attachStatus(), ServiceAddress: a.addressStatus(),
 	}
 	s.ServedFrom, s.Copies, s.MinCopies = view.Via, view.Copies, view.MinCopies
 	s.State, s.Views = stateOf(view, a.failed()), a.viewsNow()

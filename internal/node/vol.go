@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"keelson/internal/address"
 	"keelson/internal/api"
 	"keelson/internal/attach"
 	"keelson/internal/intentlog"
@@ -26,6 +27,7 @@ type vol struct {
 	dir     string
 	v       *volume.Volume
 	device  *attach.Attachment
+	address *address.Keeper // nil: the volume has no service address here
 	m       *mirror.Machine // the loop's
 	alarms  alarms          // the loop's
 	session string          // prefix of session names
@@ -89,7 +91,7 @@ func newVol(n *Node, name string) (*vol, error) {
 	}
 	h := v.Header()
 	a.id, a.v = h.Volume, v
-	a.device = a.newAttachment()
+	a.device, a.address = a.newAttachment(), a.newAddress()
 	a.m = mirror.New(n.machineConfig(), h.Standing)
 	view := a.m.View()
 	a.view.Store(&view)
@@ -276,6 +278,7 @@ func (a *vol) fail(err error) {
 	a.note("error", "volume "+a.name, "", "stopped: "+err.Error(), "repair what failed and start the agent again")
 	a.v.CloseDevice(err.Error())
 	a.device.Withdraw()
+	a.wantAddress(false)
 	_ = a.n.nbd.RemoveExport(a.name)
 	a.v.HangupAll(err)
 	_ = a.v.DropSession(err.Error()) // if its disk hangs, nothing is said any more that depends on it
@@ -370,6 +373,9 @@ func (a *vol) end() error {
 	for _, in := range waiting {
 		_ = in.conn.Refuse("agent-stops", "the agent is being stopped")
 		close(in.settled)
+	}
+	if a.address != nil {
+		a.address.Close()
 	}
 	a.device.Close()
 	a.v.CloseDevice("the agent stops")

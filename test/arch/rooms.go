@@ -31,6 +31,7 @@ const (
 	systemd    = "internal/systemd"
 	notify     = "internal/notify"
 	hook       = "internal/hook"
+	address    = "internal/address"
 	preflight  = "internal/preflight"
 	probe      = "internal/probe"
 )
@@ -72,11 +73,12 @@ var entrances = map[string][]string{
 	systemd: {},
 	notify:  {api},
 	hook:    {},
+	address: {},
 	// May this server be rebooted, would a volume work: decided by what was seen.
 	preflight: {api, lineage},
 	probe:     {preflight, blockdev, vfs},
 	// The node puts the rooms together; only commands stand above it.
-	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, "internal/frontend/nbdkernel", attach, blockdev, api, config, awake, cluster, password, journal, gauges, flight, systemd, notify, hook, preflight, probe, web},
+	node:            {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, "internal/undo", volume, peer, nbd, loop, "internal/frontend/nbdkernel", attach, blockdev, api, config, awake, cluster, password, journal, gauges, flight, systemd, notify, hook, address, preflight, probe, web},
 	"internal/cli":  {api, config, node, peer},
 	"internal/demo": {api, config, node, peer},
 	"cmd/keelson": {block, lineage, resync, switchover, wire, mirror, vfs, intentlog, volume, peer, nbd, loop, "internal/frontend/nbdkernel", attach, blockdev, api, config, node,

@@ -16,12 +16,13 @@ import (
 
 // cluster is a set of agents on this machine and one volume of theirs.
 type cluster struct {
-	t     *testing.T
-	dir   string
-	nodes []string
-	name  string   // of the volume
-	demo  bool     // `keelson demo` started them
-	env   []string // further variables of every process
+	t      *testing.T
+	dir    string
+	nodes  []string
+	name   string              // of the volume
+	demo   bool                // `keelson demo` started them
+	env    []string            // further variables of every process
+	inside map[string][]string // the command that a node\'s agent is started by, such as one that enters a namespace
 
 	started []*process // by start, in their order
 	exports string     // of the tour: what its shell has exported
@@ -136,7 +137,8 @@ func (c *cluster) launch(node string, env ...string) *process {
 		c.t.Fatal(err)
 	}
 	defer log.Close() // the child has its own
-	cmd := exec.Command(keelson, "agent", "--config", c.path(node, "keelson.toml"))
+	line := append(append([]string(nil), c.inside[node]...), keelson, "agent", "--config", c.path(node, "keelson.toml"))
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env = append(append(os.Environ(), c.env...), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
