@@ -86,7 +86,8 @@ vuln:
 deb:
 	bash tools/deb.sh dist
 
-# Installs the package in a fresh Debian 12 and looks at what is there; needs root and a Debian mirror.
+# The package in a fresh Debian 12, and on three servers with systemd (containers) by the commands of docs/admin/package.md; needs root
+# and a Debian mirror, and takes some minutes.
 deb-test:
 	bash tools/deb-test.sh
 

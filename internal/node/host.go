@@ -36,8 +36,13 @@ func usableHere(s *api.Status) map[string]bool {
 	usable := map[string]bool{}
 	for _, v := range s.Volumes {
 		if v.ID != "" && v.Role != "none" || v.State == "HandedOver" {
-			usable[v.Name] = v.State == "Serving" && (v.Attach == nil || v.Attach.State == "attached")
+			usable[v.Name] = v.State == "Serving" && thereAsWished(v.Attach)
 		}
 	}
 	return usable
+}
+
+// thereAsWished reports whether the block device and the mount that are wished for are there; nil: nothing is wished.
+func thereAsWished(a *api.AttachStatus) bool {
+	return a == nil || a.State == "attached" && (a.Mount == nil || a.Mount.State == "mounted")
 }

@@ -15,11 +15,13 @@ func TestUsableHere(t *testing.T) {
 		{Name: "target", ID: "3", Role: "target", State: "Target", Attach: &api.AttachStatus{State: "waiting"}},
 		{Name: "attached", ID: "4", Role: "source", State: "Serving", Attach: &api.AttachStatus{State: "attached"}},
 		{Name: "waiting", ID: "5", Role: "source", State: "Serving", Attach: &api.AttachStatus{State: "waiting"}},
+		{Name: "mounted", ID: "8", Role: "source", State: "Serving", Attach: &api.AttachStatus{State: "attached", Mount: &api.MountStatus{State: "mounted"}}},
+		{Name: "mounting", ID: "9", Role: "source", State: "Serving", Attach: &api.AttachStatus{State: "attached", Mount: &api.MountStatus{State: "mounting"}}},
 		{Name: "gone", ID: "6", Role: "none", State: "HandedOver"},
 		{Name: "elsewhere", ID: "7", Role: "none", State: "Serving"},
 		{Name: "broken", Role: "none", State: "Failed"},
 	}}
-	want := map[string]bool{"served": true, "closed": false, "target": false, "attached": true, "waiting": false, "gone": false}
+	want := map[string]bool{"served": true, "closed": false, "target": false, "attached": true, "waiting": false, "mounted": true, "mounting": false, "gone": false}
 	if got := usableHere(s); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
