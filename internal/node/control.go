@@ -214,11 +214,15 @@ func (n *Node) createHere(_ context.Context, _ string, r *createRequest) (create
 	n.making.Lock()
 	defer n.making.Unlock()
 	n.mu.Lock()
-	_, exists := n.volumes[name]
+	a, exists := n.volumes[name]
 	_, unusable := n.broken[name]
 	count := len(n.volumes)
 	n.mu.Unlock()
 	object := "volume " + name + " on " + n.cfg.Node
+	dir := filepath.Join(n.volumesDir(), name)
+	if there := n.madeBefore(a, dir, r); there != nil {
+		return *there, nil
+	}
 	switch {
 	case exists || unusable:
 		return createAnswer{}, api.Refusal(ruleExists, object, "there is a volume of that name", "choose another name, or delete that volume first")
@@ -228,7 +232,6 @@ func (n *Node) createHere(_ context.Context, _ string, r *createRequest) (create
 	header := r.Header
 	header.Cluster, header.Node = n.id.Cluster, n.cfg.Node
 	_, before := n.out.FS.Stat(r.Path)
-	dir := filepath.Join(n.volumesDir(), name)
 	if _, err := n.out.FS.List(dir); err == nil {
 		return createAnswer{}, api.Refusal(ruleExists, object, "there is a directory "+dir+" already", "look at what it holds, and remove it if nothing needs it")
 	}
@@ -243,6 +246,31 @@ func (n *Node) createHere(_ context.Context, _ string, r *createRequest) (create
 		return createAnswer{}, api.Errorf(api.Failed, object, "%v", err)
 	}
 	return createAnswer{SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes, Made: errors.Is(before, os.ErrNotExist)}, nil
+}
+
+// madeBefore is the answer for a replica of the same volume on the same disk that is here already: who had it made died before
+// the volume's settings named it. What it holds is told by its own map. Nil if there is none, or it has a role to play or to lose.
+func (n *Node) madeBefore(a *vol, dir string, r *createRequest) *createAnswer {
+	var h intentlog.Header
+	if a != nil {
+		h = a.v.Header()
+		if a.leaving.Load() || a.view.Load().Open {
+			return nil
+		}
+	} else {
+		log, err := intentlog.Open(n.out.FS, dir, intentlog.Options{})
+		if err != nil {
+			return nil
+		}
+		h = log.Header()
+		if log.Close() != nil {
+			return nil
+		}
+	}
+	if h.Volume != r.Header.Volume || h.Cluster != n.id.Cluster || h.Node != n.cfg.Node || h.Role != lineage.RoleTarget || h.Backing.Path != r.Path || h.SizeBytes != r.SizeBytes {
+		return nil
+	}
+	return &createAnswer{SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes}
 }
 
 // diskInUse refuses a disk that somebody uses, and says who, as far as that can be seen.

@@ -80,6 +80,17 @@ func TestCreateLeavesNothing(t *testing.T) {
 	if err != nil || !answer.Made {
 		t.Fatal(answer, err)
 	}
+	// The source that asked died before it wrote down that there is such a member, and asks again.
+	if again, err := n.createHere(t.Context(), "b", &createRequest{Header: header, Path: path, SizeBytes: 1 << 20}); err != nil || again.Made || again.SizeBytes != 1<<20 {
+		t.Errorf("the same replica again: %+v, %v", again, err)
+	}
+	stranger := header
+	stranger.Volume = "ff112233445566778899aabbccddeeff"
+	for what, r := range map[string]createRequest{"another volume of that name": {stranger, path, 1 << 20}, "another disk": {header, path + "2", 1 << 20}, "another size": {header, path, 2 << 20}} {
+		if _, err := n.createHere(t.Context(), "b", &r); err == nil {
+			t.Errorf("%s was taken", what)
+		}
+	}
 	if err := n.forget(nameRequest{Name: "data", Volume: "another"}); err == nil {
 		t.Error("a volume of another id was forgotten")
 	}

@@ -55,7 +55,8 @@ type tenure struct {
 	below   []*write      // what was safe before it began
 	epoch   lineage.Epoch // of the record that checkMembers saw
 	over    bool
-	spoiled bool // a write failed: what it left cannot be told from its number
+	via     *process // the target that it is served from, since the source's disk failed
+	spoiled bool     // a write failed: what it left cannot be told from its number
 }
 
 // write is something that a client wrote. Its id is in every sector of it.
@@ -223,9 +224,14 @@ func (w *world) write(t *tenure, dice int) {
 	first, n, ok := w.place(t)
 	holder := t.p.s
 	if t.v.Failed() != nil {
-		holder = holder.via()
+		if holder = holder.via(); holder != nil && holder.proc != t.via { // the source has not noticed yet that this life of it is over
+			if t.via != nil && t.via.s == holder || holder.up() == nil {
+				return
+			}
+			t.via = holder.proc
+		}
 	}
-	if !ok || holder == nil {
+	if !ok || holder == nil || holder.up() == nil {
 		return
 	}
 	w.ids++
@@ -291,7 +297,7 @@ func (w *world) read(t *tenure) {
 // stranger writes at a server that does not serve: it must be refused (guarantee 4).
 func (w *world) stranger(s *server) {
 	v := s.volume()
-	if v == nil || s.open() {
+	if v == nil || s.view().Open { // also one that waits for a target to be served from: it keeps what it is given
 		return
 	}
 	buf := block.NewBuffer(sector)
