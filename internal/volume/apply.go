@@ -134,6 +134,7 @@ func (v *Volume) hot(first, last, ahead int64, scratch *[]int64) (parity int, er
 
 // markHot makes extents durably hot.
 func (v *Volume) markHot(extents []int64) error {
+	defer v.watch.noting()()
 	if err := v.log.MarkHot(extents); err != nil {
 		return v.logError(err)
 	}
@@ -189,7 +190,7 @@ func (s *session) flush(number uint64) error {
 	at := lineage.Position{Gen: v.gen.ID, Number: s.written}
 	v.mu.Unlock()
 	if s.written > v.log.Floor().Number || v.log.Floor().Gen != at.Gen {
-		if err := v.log.SetFloor(at); err != nil {
+		if err := v.setFloor(at); err != nil {
 			return v.logError(err)
 		}
 	}

@@ -92,7 +92,7 @@ func (v *Volume) flushOnce() {
 		if err = v.syncData(); err != nil {
 			v.fail(err)
 		} else if gen != (lineage.GenID{}) {
-			if err = v.log.SetFloor(lineage.Position{Gen: gen, Number: floor}); err != nil {
+			if err = v.setFloor(lineage.Position{Gen: gen, Number: floor}); err != nil {
 				err = v.logError(err)
 			}
 		}
@@ -112,6 +112,12 @@ func (v *Volume) flushOnce() {
 			}
 		}
 	})
+}
+
+// setFloor notes durably up to where everything is durable here.
+func (v *Volume) setFloor(p lineage.Position) error {
+	defer v.watch.noting()()
+	return v.log.SetFloor(p)
 }
 
 // syncData makes what is on this disk durable.

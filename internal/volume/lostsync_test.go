@@ -129,7 +129,7 @@ func TestAbandonedDiskWithItsLog(t *testing.T) {
 	a.hangLog(t, true)
 	saving := later(func() error { return a.v.SaveStanding(a.v.Header().Standing) })
 	flushing := later(func() error { return do(a.v, block.Flush, 0, 0, 0, nil) })
-	waitFor(t, "a save and a flush are under way", func() bool { return a.v.watch.begun.Load() > a.v.watch.ended.Load() && len(saving) == 0 })
+	waitFor(t, "a save and a flush are under way", func() bool { return a.v.watch.syncs.mark() > 0 && len(saving) == 0 })
 	looked := later(func() error {
 		a.v.AbandonDisk("a flush is not finished")
 		a.v.Header()
@@ -192,4 +192,32 @@ func TestCloseDeviceWithADiskThatHangs(t *testing.T) {
 	}
 	connect(b, a, lineage.Member{})
 	same(t, a, b)
+}
+
+// TestHangingLogIsNoticed: a write waits for a note that the disk under the intent log does not finish; that is told, and when it has been
+// finished that is told too.
+func TestHangingLogIsNoticed(t *testing.T) {
+	a := newServer(t, "a", 8<<20)
+	a.close()
+	a.lim.DiskStall = 300 * time.Millisecond
+	a.open()
+	a.serve(1)
+	put(t, a.v, 0, random(1, 4096))
+	stuck := make(chan struct{})
+	a.fs.Inject(func(op, path string, _ int64, _ int) error {
+		if op == "sync" && strings.HasSuffix(path, "/log/hot") {
+			<-stuck
+		}
+		return nil
+	})
+	writing := later(func() error { return do(a.v, block.Write, 0, 5<<20, 0, random(2, 4096)) })
+	e := a.wait("DiskStalled", is[mirror.DiskStalled]).(mirror.DiskStalled)
+	if !strings.Contains(e.Why, "intent log") {
+		t.Errorf("told: %q", e.Why)
+	}
+	close(stuck)
+	if err := <-writing; err != nil {
+		t.Fatal(err)
+	}
+	a.wait("that it goes on", func(e mirror.Event) bool { s, ok := e.(mirror.DiskStalled); return ok && s.Why == "" })
 }

@@ -266,7 +266,9 @@ func (s *session) saveInto() error {
 			return err
 		}
 	}
-	if err := log.Save(k.images); err != nil {
+	end := v.watch.noting()
+	err = log.Save(k.images)
+	if end(); err != nil {
 		return v.undoError(err)
 	}
 	v.undo.mu.Lock()

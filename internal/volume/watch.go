@@ -12,12 +12,13 @@ import (
 // whole process stood still (stopped, its machine paused) does not count against the disk. It costs a store at the begin and
 // the end of I/O that waits for the disk; writes cost nothing: the keeper sees that the oldest one in flight stays the same.
 type watch struct {
-	tick         atomic.Int64             // counts the keeper's ticks
-	slots        [watchSlots]atomic.Int64 // the tick at which it began, from 1; 0: nothing
-	begun, ended atomic.Uint64            // syncs
+	tick  atomic.Int64             // counts the keeper's ticks
+	slots [watchSlots]atomic.Int64 // the tick at which it began, from 1; 0: nothing
+	syncs pairs                    // of the content
+	notes pairs                    // in the intent log and the undo log, which may be on another disk
 
-	write, sync sign // the keeper's own
-	told        string
+	write, sync, note sign // the keeper's own
+	told              string
 }
 
 // Slots of the watch: one for each reader, and one for the goroutine of a session.
@@ -46,10 +47,27 @@ func (s *sign) stuck(now int64, mark uint64) time.Duration {
 	return time.Duration(now-s.since) * tick
 }
 
+// pairs counts what begins and ends.
+type pairs struct{ begun, ended atomic.Uint64 }
+
+// noting counts a durable note that somebody waits for; the function that it returns ends it.
+func (w *watch) noting() (end func()) {
+	w.notes.begun.Add(1)
+	return func() { w.notes.ended.Add(1) }
+}
+
+// mark changes with each end while something is under way; 0: nothing is.
+func (p *pairs) mark() uint64 {
+	if ended := p.ended.Load(); p.begun.Load() > ended {
+		return ended + 1
+	}
+	return 0
+}
+
 // datasync makes the content durable.
 func (v *Volume) datasync() error {
-	v.watch.begun.Add(1)
-	defer v.watch.ended.Add(1)
+	v.watch.syncs.begun.Add(1)
+	defer v.watch.syncs.ended.Add(1)
 	return v.disk.Datasync()
 }
 
@@ -75,17 +93,14 @@ func (v *Volume) watchDisk() {
 // hangs names what is not finished.
 func (v *Volume) hangs(now int64, limit time.Duration) string {
 	w := &v.watch
-	write, sync := w.write.stuck(now, v.oldestWrite()), time.Duration(0)
-	if ended := w.ended.Load(); w.begun.Load() > ended {
-		sync = w.sync.stuck(now, ended+1)
-	} else {
-		w.sync.stuck(now, 0)
-	}
+	write, sync, note := w.write.stuck(now, v.oldestWrite()), w.sync.stuck(now, w.syncs.mark()), w.note.stuck(now, w.notes.mark())
 	switch {
 	case write > limit:
 		return "a write"
 	case sync > limit:
 		return "a flush"
+	case note > limit:
+		return "a note in the intent log or the undo log"
 	}
 	for i := range w.slots {
 		if at := w.slots[i].Load(); at > 0 && time.Duration(now+1-at)*tick > limit {

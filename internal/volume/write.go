@@ -171,7 +171,9 @@ func (v *Volume) admit(rs []*block.Request) error {
 			}
 			v.mu.Unlock()
 			v.stats.hotMisses.Add(int64(len(cold)))
-			if err = v.log.MarkHot(cold); err == nil && v.log.HotCount() > v.o.Limits.HotExtentsMax*3/4 {
+			end := v.watch.noting()
+			err = v.log.MarkHot(cold)
+			if end(); err == nil && v.log.HotCount() > v.o.Limits.HotExtentsMax*3/4 {
 				v.askCheckpoint()
 			}
 		}
@@ -189,6 +191,7 @@ func late(rs []*block.Request) bool {
 
 // reserve notes durably that numbers up to n may be used (rule 10).
 func (v *Volume) reserve(n uint64) error {
+	defer v.watch.noting()()
 	if err := v.log.Reserve(n); err != nil {
 		return err
 	}
