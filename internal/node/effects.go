@@ -219,7 +219,7 @@ func (a *vol) connect(ctx context.Context, e mirror.Dial) (*peer.Conn, wire.Hell
 
 func (a *vol) begin(e mirror.Dial, conn *peer.Conn, reply wire.HelloReply) {
 	a.post(mirror.LinkUp{Target: e.Target, Session: e.Session})
-	o := volume.LinkOptions{Target: e.Target, Session: e.Session, Full: e.Full, Reply: reply, Now: time.Now()}
+	o := volume.LinkOptions{Target: e.Target, Session: e.Session, Full: e.Full, Reply: reply}
 	if m := a.v.Header().Settings.Find(e.Target); m != nil {
 		o.Member = *m
 	}

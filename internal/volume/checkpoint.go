@@ -26,7 +26,7 @@ func (v *Volume) keeper() {
 		case <-v.stop:
 			return
 		case now := <-timer.C:
-			v.dropStalled(now)
+			v.dropStalled()
 			v.failShort(now)
 			v.watchDisk()
 			if now.After(next) && v.changed.Load() {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"keelson/internal/block"
 	"keelson/internal/mirror"
@@ -174,7 +173,7 @@ func (l *link) readAnswered(h wire.Header, body *block.Buffer) error {
 	delete(v.there.asked, h.Number)
 	v.there.bytes -= r.Len
 	v.there.ask()
-	l.ackAt = time.Now()
+	l.silent = 0
 	v.mu.Unlock()
 	copy(r.Buf.Bytes, body.Bytes)
 	r.Err = nil

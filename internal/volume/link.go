@@ -49,9 +49,8 @@ type link struct {
 	flushed   uint64 // the last flush sent
 	need      uint64 // what has to be durable there before it may be a member
 	progress  resync.Progress
-	moved     bool      // the resync compared or moved something
-	ackAt     time.Time // of the last acknowledgement
-	sentAt    time.Time // of the oldest frame sent since everything was acknowledged
+	moved     bool          // the resync compared or moved something
+	silent    time.Duration // for so long, in the keeper's ticks, something waited for this target and it acknowledged nothing
 	lag       lag
 
 	compare compare   // the reader's own
@@ -65,7 +64,6 @@ type LinkOptions struct {
 	Member  lineage.Member
 	Full    bool // copy everything
 	Reply   wire.HelloReply
-	Now     time.Time
 }
 
 // StartLink begins to mirror through the stream, which the target has accepted. LinkDown is posted when it is over.
@@ -78,7 +76,6 @@ func (v *Volume) StartLink(s Stream, o LinkOptions) error {
 		v: v, target: o.Target, session: o.Session, stream: s, full: o.Full, pages: o.Reply.Pages,
 		gone: make(chan struct{}), decided: make(chan struct{}), answers: make(chan struct{}, 1),
 		set: resync.NewSet(v.regions), hash: resync.NewSet(v.regions), asked: map[int64]lineage.Version{}, comparing: true,
-		ackAt: o.Now,
 	}
 	for {
 		if v.log.UnknownRegions() > 0 { // they need a version to be sent with
@@ -274,8 +271,7 @@ func (l *link) acked(written, durable uint64) {
 	var tell mirror.Event
 	v.mu.Lock()
 	l.written, l.durable = max(l.written, written), max(l.durable, durable)
-	now := time.Now()
-	l.ackAt = now
+	l.silent = 0
 	l.lag.acked(l.written)
 	if l.inStep && !l.caught && l.durable >= l.need {
 		l.caught = true
@@ -296,10 +292,10 @@ func (l *link) targetAdopted(number uint64) {
 	v := l.v
 	v.change1(func() {
 		l.inStep = !l.cut
-		l.ackAt = time.Now()
+		l.silent = 0
 		l.written, l.durable = max(l.written, number), max(l.durable, number)
 		l.need = v.answered
-		l.progress.Finish(l.ackAt)
+		l.progress.Finish(time.Now())
 		v.remember(l)
 		l.flushed = 0
 		l.flush(v.number)
@@ -394,24 +390,19 @@ func (l *link) waitRoom(limit int64) {
 	}
 }
 
-// dropStalled ends sessions whose target acknowledges nothing while something waits for it.
-func (v *Volume) dropStalled(now time.Time) {
+// dropStalled ends sessions whose target acknowledges nothing while something waits for it. The keeper calls it with each tick:
+// time in which this process stood still does not count against a target, nor does time in which nothing waited.
+func (v *Volume) dropStalled() {
 	limit := v.o.Limits.SyncTimeout
-	v.mu.Lock()
-	links := v.links
 	var late []*link
-	if v.waiting.head != nil || v.flushes.head != nil || len(v.there.asked) > 0 {
-		for _, l := range links {
-			if l.inStep && (l.sync || l == v.there.via) && v.waitsFor(l) {
-				if l.sentAt.IsZero() {
-					l.sentAt = now
-				}
-				if now.Sub(l.sentAt) > limit && now.Sub(l.ackAt) > limit {
-					late = append(late, l)
-				}
-			} else {
-				l.sentAt = time.Time{}
-			}
+	v.mu.Lock()
+	for _, l := range v.links {
+		if !l.inStep || !l.sync && l != v.there.via || !v.waitsFor(l) {
+			l.silent = 0
+			continue
+		}
+		if l.silent += tick; l.silent > limit {
+			late = append(late, l)
 		}
 	}
 	v.mu.Unlock()

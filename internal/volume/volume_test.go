@@ -165,7 +165,7 @@ func beginBetween(s, t *server, m lineage.Member, full bool, mine, via func(*pip
 	}
 	sessions++
 	reply := wire.HelloReply{History: theirs.History, Pages: t.v.Pages()}
-	if err := s.v.StartLink(mine(x), LinkOptions{Target: t.name, Session: sessions, Member: m, Full: full, Reply: reply, Now: time.Now()}); err != nil {
+	if err := s.v.StartLink(mine(x), LinkOptions{Target: t.name, Session: sessions, Member: m, Full: full, Reply: reply}); err != nil {
 		s.t.Fatal(err)
 	}
 	return x
@@ -441,6 +441,56 @@ func TestSlowTargetIsDropped(t *testing.T) {
 	put(t, a.v, 0, random(1, 4096))
 	if took := time.Since(began); took < 250*time.Millisecond || took > waitMax/2 {
 		t.Fatalf("took %s", took)
+	}
+}
+
+// TestOnlySilenceIsStalling: what counts against a target is time in one stretch in which something waits for it and it says
+// nothing; not how long ago the last stretch began, nor how long nothing was written.
+func TestOnlySilenceIsStalling(t *testing.T) {
+	a, b := newServer(t, "a", 4<<20), newServer(t, "b", 4<<20)
+	a.close()
+	a.lim.SyncTimeout = time.Hour
+	a.open()
+	a.serve(1, "b")
+	p := connect(a, b, lineage.Member{})
+	l := a.v.findLink("b")
+	pass := func(d time.Duration) {
+		for ; d > 0; d -= tick {
+			a.v.dropStalled()
+		}
+	}
+	write := func() chan error {
+		p.stall(true)
+		done := make(chan error, 1)
+		go func() { done <- do(a.v, block.Write, 0, 0, 4096, random(1, 4096)) }()
+		waitFor(t, "a write that waits", func() bool {
+			a.v.mu.Lock()
+			defer a.v.mu.Unlock()
+			return a.v.waiting.head != nil
+		})
+		return done
+	}
+	for range 3 {
+		done := write()
+		pass(40 * time.Minute)
+		if l.stream.Err() != nil {
+			t.Fatalf("dropped after 40 minutes: %v", l.stream.Err())
+		}
+		p.stall(false)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		pass(2 * time.Hour) // idle
+		if l.stream.Err() != nil {
+			t.Fatalf("dropped while nothing waited: %v", l.stream.Err())
+		}
+	}
+	done := write()
+	pass(61 * time.Minute)
+	a.wait("LinkDown", is[mirror.LinkDown])
+	a.v.Require(nil, 1)
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
