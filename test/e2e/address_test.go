@@ -21,18 +21,18 @@ const (
 	servicePort    = "10809"
 )
 
-// network is what the agents of a cluster are in: a namespace for each server and one for a client, all on one bridge.
-type network struct {
+// lan is the network that the agents of a cluster are in: a namespace for each server and one for a client, all on one bridge.
+type lan struct {
 	c      *cluster
 	prefix string // of the namespaces' names
 }
 
-func (n *network) namespace(who string) string { return n.prefix + who }
+func (n *lan) namespace(who string) string { return n.prefix + who }
 
 // intoNamespaces moves the cluster's agents into network namespaces and gives the volume a service address.
-func (c *cluster) intoNamespaces() *network {
+func (c *cluster) intoNamespaces() *lan {
 	c.t.Helper()
-	n := &network{c, fmt.Sprintf("ke%d-", os.Getpid())}
+	n := &lan{c, fmt.Sprintf("ke%d-", os.Getpid())}
 	for _, node := range c.nodes {
 		c.stop(node)
 	}
@@ -80,7 +80,7 @@ func (c *cluster) intoNamespaces() *network {
 }
 
 // from runs f on a thread in the namespace.
-func (n *network) from(who string, f func() error) error {
+func (n *lan) from(who string, f func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocks: the thread ends with the goroutine
@@ -98,7 +98,7 @@ func (n *network) from(who string, f func() error) error {
 }
 
 // reaches checks that the client finds that node, and the volume's content, at the service address.
-func (n *network) reaches(node string, want []byte) {
+func (n *lan) reaches(node string, want []byte) {
 	c := n.c
 	c.t.Helper()
 	mac := strings.Fields(sh(c.t, "ip", "-n", n.namespace(node), "-brief", "link", "show", "dev", "eth0"))[2]
@@ -126,12 +126,12 @@ func (n *network) reaches(node string, want []byte) {
 }
 
 // has reports whether the node has the service address.
-func (n *network) has(node string) bool {
+func (n *lan) has(node string) bool {
 	return strings.Contains(sh(n.c.t, "ip", "-n", n.namespace(node), "address", "show", "dev", "eth0"), serviceAddress+"/24")
 }
 
 // alone checks that the node has the service address, and soon no other.
-func (n *network) alone(node string) {
+func (n *lan) alone(node string) {
 	n.c.t.Helper()
 	n.c.wait("only "+node+" has the service address", settleMax, func() error {
 		for _, other := range n.c.nodes {
