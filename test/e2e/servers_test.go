@@ -57,8 +57,8 @@ own=$(readlink /proc/self/ns/mnt)
 for p in /proc/[0-9]*; do [ "$(readlink $p/ns/mnt)" != "$own" ] || [ ${p#/proc/} = $$ ] || kill -9 ${p#/proc/}; done
 true`
 
-// network makes the switch.
-const network = `set -e
+// switchScript makes the switch.
+const switchScript = `set -e
 ip link add switch type bridge
 ip link set switch up
 echo ready
@@ -73,7 +73,7 @@ func newServers(t *testing.T, names ...string) *servers {
 			t.Cleanup(func() { _ = os.Remove(dir) }) // another test of this machine may use it
 		}
 	}
-	s.net = s.hold("switch", network)
+	s.net = s.hold("switch", switchScript)
 	for i, name := range names {
 		own := filepath.Join(s.dir, name)
 		if err := os.Mkdir(own, 0o755); err != nil {
