@@ -99,6 +99,20 @@ func (a *Attachment) claims(h blockdev.Holder) bool {
 	return a.claim != nil && h.Kind == "process" && h.PID == a.claim.pid
 }
 
+// busyMax is how long a device may be busy although nobody is seen to use it: a mount namespace that was made just now, of a service or a
+// container that starts, has a copy of what was unmounted meanwhile, until that is taken away there too.
+const busyMax = 2 * time.Second
+
+// openAlone opens a device exclusively.
+func openAlone(device string) (fd int, err error) {
+	for end := time.Now().Add(busyMax); ; time.Sleep(busyMax / 40) {
+		fd, err = unix.Open(device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
+			return fd, err
+		}
+	}
+}
+
 // HelperMain is what the agent's program does as a helper of its devices: "claim DEVICE" holds the device until its standard input
 // ends; the others are package loop's.
 func HelperMain(args []string, in io.Reader, out io.Writer) error {
@@ -109,7 +123,7 @@ func HelperMain(args []string, in io.Reader, out io.Writer) error {
 		}
 		return err
 	}
-	fd, err := unix.Open(args[1], unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	fd, err := openAlone(args[1])
 	if errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("%s is mounted or claimed by somebody else", args[1])
 	}

@@ -88,11 +88,11 @@ func ask(d *preflight.Disk) {
 		d.Err = err.Error()
 		return
 	}
-	real, err := filepath.EvalSymlinks(d.Path)
-	if err != nil {
-		real = d.Path
+	var holders []blockdev.Holder
+	device, err := blockdev.Device(d.Path)
+	if err == nil {
+		holders, err = blockdev.Holders(device)
 	}
-	holders, err := blockdev.Holders(real)
 	if err != nil {
 		d.Err = "who uses it is not known: " + err.Error()
 	}
