@@ -58,6 +58,7 @@ func folder(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		_ = exec.Command("umount", "--lazy", dir).Run() // guard has mounted it
 		if !*keep {
 			_ = os.RemoveAll(dir) // what stays is in the machine's folder for temporary files
 		}

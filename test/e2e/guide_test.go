@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -162,6 +163,16 @@ func (x *tour) run(step serverStep) (printed string) {
 		printed += progress.String() + refusedMark + "\n"
 	case err != nil:
 		x.t.Fatalf("%s# %s: %v\n%s%s", step.server, line, err, printed, progress.String())
+	}
+	if strings.HasSuffix(step.command, "/pg stop") { // it says so a moment before its last process has left its folder
+		x.wait("PostgreSQL is gone", func() error {
+			for pid, name := range x.processes(m) {
+				if name == "postgres" {
+					return fmt.Errorf("process %d", pid)
+				}
+			}
+			return nil
+		})
 	}
 	if strings.Contains(step.command, "node invite") {
 		x.token = strings.TrimSpace(printed)

@@ -33,10 +33,13 @@ type server struct {
 	agent  *exec.Cmd // nil: it does not run
 }
 
+// ownMounts: what other tests have mounted is theirs alone.
+const ownMounts = `awk 'index($2, "/tmp/") == 1 || index($2, "/var/tmp/") == 1 {print $2}' /proc/mounts | tac | xargs -r umount --lazy
+`
+
 // machine is what a holder does before it waits: the server's own mounts. Its argument is a folder that only it uses. What is
 // in /etc and /var/lib of this machine is there, and what is changed there is changed for the server only.
 const machine = `set -e
-awk 'index($2, "/tmp/") == 1 {print $2}' /proc/mounts | tac | xargs -r umount --lazy # what other tests have mounted is theirs
 mount -t tmpfs tmpfs "$1"
 for d in etc var/lib; do
 	mkdir -p "$1/$d" "$1/work/$d"
@@ -109,7 +112,7 @@ func unitStarts(t *testing.T) []string {
 // hold starts the process that keeps a server's namespaces, and waits until they are made.
 func (s *servers) hold(name, script string, args ...string) *server {
 	s.t.Helper()
-	h := exec.Command("unshare", append([]string{"--mount", "--net", "--uts", "--ipc", "--propagation", "slave", "sh", "-c", "hostname " + name + "\n" + script, name}, args...)...)
+	h := exec.Command("unshare", append([]string{"--mount", "--net", "--uts", "--ipc", "--propagation", "slave", "sh", "-c", "hostname " + name + "\n" + ownMounts + script, name}, args...)...)
 	h.Stderr = os.Stderr
 	out, err := h.StdoutPipe()
 	if err == nil {
@@ -229,28 +232,37 @@ mkdir /run/postgresql && chown postgres /run/postgresql`)
 // unmountAll unmounts what is below /srv.
 const unmountAll = `awk 'index($2, "/srv/") == 1 {print $2}' /proc/mounts | tac | xargs -r umount`
 
-// kill ends every process at the server but its holder and its guard.
-func (s *servers) kill(m *server) {
+// processes are those at the server, by number, but for its holder and its guard.
+func (s *servers) processes(m *server) map[int]string {
 	s.t.Helper()
 	ns := must(os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", m.pid)))
-	killed := map[string]bool{} // zombies of them, too, would be processes to PostgreSQL
-	s.wait("the processes of "+m.name+" are gone", func() error {
-		var left []string
-		for _, e := range must(os.ReadDir("/proc")) {
-			pid, err := strconv.Atoi(e.Name())
-			if err != nil || pid == m.pid || pid == m.guard.Process.Pid {
-				continue
-			}
-			if theirs, err := os.Readlink("/proc/" + e.Name() + "/ns/mnt"); err == nil && theirs == ns {
-				_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended meanwhile
-				killed[e.Name()] = true
-			}
-			if killed[e.Name()] {
-				left = append(left, e.Name())
-			}
+	found := map[int]string{}
+	for _, e := range must(os.ReadDir("/proc")) {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == m.pid || pid == m.guard.Process.Pid {
+			continue
 		}
-		if len(left) > 0 {
-			return errors.New(strings.Join(left, " "))
+		if theirs, err := os.Readlink("/proc/" + e.Name() + "/ns/mnt"); err == nil && theirs == ns {
+			name, _ := os.ReadFile("/proc/" + e.Name() + "/comm") // it may have ended meanwhile
+			found[pid] = strings.TrimSpace(string(name))
+		}
+	}
+	return found
+}
+
+// kill ends every process at the server, and waits for the last traces of them: a zombie, too, would be a process to PostgreSQL.
+func (s *servers) kill(m *server) {
+	s.t.Helper()
+	killed := map[int]bool{}
+	s.wait("the processes of "+m.name+" are gone", func() error {
+		for pid := range s.processes(m) {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended meanwhile
+			killed[pid] = true
+		}
+		for pid := range killed {
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
+				return fmt.Errorf("process %d", pid)
+			}
 		}
 		return nil
 	})
