@@ -83,6 +83,7 @@ const (
 	syncAtOpen                               // what a killed process wrote is synced before it is believed
 	writeAtOpen                              // ... and written once more: a sync that failed earlier has left it in memory alone
 	floorNeverLower                          // a flush's floor is above the position of an older checkpoint
+	hotIsAsserted                            // SetVersions stops at once if an extent is not hot; without it the damage is for others to find
 )
 
 func (l *Log) leftOut(p protection) bool { return l.options.leftOut&p != 0 }

@@ -67,10 +67,13 @@ func (n *Node) Volume(name string) *volume.Volume {
 
 // View is what the machine of a volume shows, or nil if none of that name is open here.
 func (n *Node) View(name string) *mirror.View {
-	if a := n.find(name); a != nil {
-		return a.view.Load()
+	a := n.find(name)
+	if a == nil || a.view.Load() == nil {
+		return nil
 	}
-	return nil
+	v := *a.view.Load()
+	v.Open = v.Open && a.failed() == nil
+	return &v
 }
 
 // Stopped is why nothing is done for a volume until the agent is started again, or nil.

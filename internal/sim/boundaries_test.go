@@ -14,7 +14,7 @@ func (w *world) checkBoundaries(s *server) {
 	if v == nil || s.hasFailed() || s.proc.busy.Load() > 0 {
 		return
 	}
-	state := v.Header().Consistent + v.UndoStatus().State
+	state := v.Header().Consistent
 	if s.proc.tenure != nil {
 		state += s.proc.tenure.term.String()
 	}
@@ -22,7 +22,7 @@ func (w *world) checkBoundaries(s *server) {
 		return
 	}
 	s.judged = state
-	if v.Header().Consistent != "yes" || v.UndoStatus().State != "" {
+	if h := v.Header(); h.Consistent != "yes" || len(h.History) == 0 { // it has never been whole
 		return
 	}
 	newest := map[*tenure]*write{} // by tenure: of its writes that the copy has, the one submitted last

@@ -58,7 +58,7 @@ func (w *world) beforeForce(r api.Switchover) *attempt {
 		return a
 	}
 	for _, wr := range w.writes {
-		if !wr.answered {
+		if !wr.answered || !wr.safe && w.counted("power lost") > 0 {
 			continue
 		}
 		for _, name := range wr.members {

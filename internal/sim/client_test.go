@@ -161,6 +161,7 @@ func (a *ask) Complete(r *block.Request) {
 		}
 	default:
 		w.judgeRead(a, r.Buf.Bytes)
+		w.judgeServed(a)
 	}
 }
 
@@ -201,9 +202,17 @@ func (w *world) flush(t *tenure) {
 
 // place chooses sectors that nothing under way touches.
 func (w *world) place(t *tenure) (first, n int64, ok bool) {
-	first = spots[w.rng.IntN(len(spots))]
+	among := spots
+	if w.among != nil {
+		among = w.among
+	}
+	first = among[w.rng.IntN(len(among))]
 	n = 1 + w.rng.Int64N(4)
-	switch w.rng.IntN(16) {
+	dice := w.rng.IntN(16)
+	if w.among != nil {
+		dice, n = 2, 1
+	}
+	switch dice {
 	case 0: // far beyond the spots
 		n = 1 + w.rng.Int64N(300)
 	case 1: // anywhere
@@ -241,8 +250,7 @@ func (w *world) write(t *tenure, dice int) {
 		r.Flags |= block.FUA
 	}
 	for s := first; s < first+n; s++ {
-		now, _ := holder.mem.Peek(holder.path, s)
-		id, err := contentOf(now[:], s)
+		id, err := w.below(t, holder, s)
 		if err != nil {
 			w.failLocked("content", "%s: %v", t.p.s.name, err)
 			return
@@ -275,6 +283,16 @@ func (w *world) write(t *tenure, dice int) {
 	r.By = &ask{w: w, t: t, wr: wr, sectors: wr.sectors, began: time.Now()}
 	w.story("%s client: %s %d of %d sectors at %d%s", t.p.s.name, r.Op, wr.id, n, first, map[bool]string{true: ", FUA"}[wr.fua])
 	w.submit(t, r)
+}
+
+// below is what the source has in a sector in which nothing is under way. If its disk failed that is what was answered last: nothing
+// fails then, and the copy that it serves from may be lost without it knowing yet.
+func (w *world) below(t *tenure, holder *server, at int64) (id int, err error) {
+	if last, ok := t.last[at]; ok && t.v.Failed() != nil {
+		return w.byID[last].content(), nil
+	}
+	now, _ := holder.mem.Peek(holder.path, at)
+	return contentOf(now[:], at)
 }
 
 func (w *world) read(t *tenure) {

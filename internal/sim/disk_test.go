@@ -108,9 +108,10 @@ func (f *file) do(op string, write bool, call func() error) error {
 	for range f.p.s.lazy.Load() { // others come first
 		runtime.Gosched()
 	}
-	if slow := f.p.s.slow.Load(); slow > 0 && f.data && write && f.p.s.w.chance("slow", f.p.s.name, f.p.points.Load())%3 == 0 {
+	slow := f.p.s.slow.Load()
+	if f.data && (slow > 0 && write && f.p.s.w.chance("slow", f.p.s.name, f.p.points.Load())%3 == 0 || slow < 0 && op == "write") {
 		f.p.busy.Add(1)
-		time.Sleep(time.Duration(slow))
+		time.Sleep(time.Duration(max(slow, -slow)))
 		f.p.busy.Add(-1)
 		if f.p.isDead() {
 			return vfs.ErrCrashed

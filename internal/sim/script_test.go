@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -14,7 +15,7 @@ import (
 // script runs what somebody wrote instead of a random history, in a world in which nothing fails by itself.
 func script(t *testing.T, servers int, play func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := bare(t, servers)
+		w := bare(t, servers, 1, nil)
 		play(w)
 		w.check()
 		w.end()
@@ -24,9 +25,32 @@ func script(t *testing.T, servers int, play func(w *world)) {
 	})
 }
 
+// TestScripts: the scripts of mutants break nothing while nothing is left out.
+func TestScripts(t *testing.T) {
+	for _, name := range slices.Sorted(maps.Keys(scripts)) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				if w := playScript(t, 1, name, nil); w.broken != "" {
+					w.report(t)
+				}
+			})
+		})
+	}
+}
+
+func playScript(t *testing.T, seed uint64, name string, m *mutant) *world {
+	s := scripts[name]
+	w := bare(t, s.servers, seed, m)
+	w.create()
+	s.play(w)
+	w.check()
+	w.end()
+	return w
+}
+
 // bare is a world of so many servers that run.
-func bare(t *testing.T, servers int) *world {
-	w := newWorld(t, 1, nil)
+func bare(t *testing.T, servers int, seed uint64, m *mutant) *world {
+	w := newWorld(t, seed, m)
 	for len(w.servers) < servers {
 		w.servers = append(w.servers, newServer(w, len(w.servers)))
 	}
@@ -62,12 +86,11 @@ func (w *world) moveTo(to string) {
 
 // until waits until the condition holds, for a minute at most.
 func (w *world) until(what string, holds func() bool) {
-	for end := time.Now().Add(time.Minute); !holds(); w.pause(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !holds() && !w.isBroken(); w.check() {
 		if !time.Now().Before(end) {
 			w.fail("script", "in vain: %s", what)
-			return
 		}
-		w.check()
+		w.pause(10 * time.Millisecond)
 	}
 }
 
@@ -158,6 +181,38 @@ func TestCrashOfARemoval(t *testing.T) {
 			w.forget(c)
 			w.change("a", api.MirrorChange{Target: "c", Action: "add", Path: c.path})
 			c.out.Store(false)
+		}
+	})
+}
+
+// TestCrashOfAnAddition: after a power loss of the source at any moment of an addition, that can be repeated, or has been done.
+func TestCrashOfAnAddition(t *testing.T) {
+	script(t, 3, func(w *world) {
+		a, c := w.servers[0], w.servers[2]
+		c.out.Store(true)
+		w.create()
+		for at := int64(1); at <= 24 && !w.isBroken(); at++ {
+			w.until("b mirrors", func() bool { return slices.Equal(w.inStep(), []string{"b"}) })
+			a.proc.arm(at, true)
+			w.add(a, c)
+			w.pause(2 * time.Second)
+			if a.up() == nil {
+				a.start()
+			}
+			a.proc.dieAt.Store(0)
+			w.admins.Wait()
+			w.until("a serves", a.open)
+			w.until("c mirrors too", func() bool {
+				if c.out.Load() && !c.changing.Load() {
+					w.add(a, c)
+				} else if c.volume() == nil && !c.changing.Load() { // made, and never told to start
+					c.proc.die(false, "an administrator starts its agent again")
+					c.start()
+				}
+				return slices.Equal(w.inStep(), []string{"b", "c"})
+			})
+			w.remove(a, c)
+			w.until("c has forgotten it", func() bool { return c.volume() == nil && !c.changing.Load() })
 		}
 	})
 }

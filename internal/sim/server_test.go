@@ -26,7 +26,7 @@ type server struct {
 	dark   bool     // its power is gone: nobody says that connections to it are over. Guarded by the network's mutex
 	backAt time.Time
 
-	slow  atomic.Int64 // ns that some calls to the copy take
+	slow  atomic.Int64 // ns that some calls to the copy take; below 0: that every write takes
 	lazy  atomic.Int64 // how often others come first at each call
 	full  atomic.Bool
 	moves atomic.Int64 // changes of the copy so far, and syncs

@@ -30,6 +30,10 @@ const tailMax = 250
 func play(t *testing.T, seed uint64, m *mutant) *world {
 	var w *world
 	synctest.Test(t, func(t *testing.T) {
+		if m != nil && scripts[m.name].play != nil {
+			w = playScript(t, seed, m.name, m)
+			return
+		}
 		w = newWorld(t, seed, m)
 		w.run()
 	})

@@ -41,6 +41,7 @@ type world struct {
 	mutant    *mutant
 	steps     int
 	faults    atomic.Int64 // so far
+	among     []int64      // only these sectors are written, one at a time; nil: any. For scripts
 	mix       mix
 	admins    sync.WaitGroup
 
