@@ -22,7 +22,7 @@ var kindsInOrder = []struct {
 	supported func() error
 }{
 	{Loop, loop.Supported},
-	{NBD, nbdkernel.Supported}, // the last one while its restart is not shown to hold (docs/admin/device.md)
+	{NBD, nbdkernel.Supported}, // the last one until make vm-test has passed as a whole (test/vm/README.md)
 }
 
 // choose picks the kind: the one wished for, or the best that this machine has.

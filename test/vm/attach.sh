@@ -4,17 +4,17 @@
 set -euo pipefail
 base=/run/k
 say() { read -r up _ </proc/uptime; echo "[$up] $*"; }
-fail() { # with what the agents were at
-	say "FAILED: $*"; for n in a b c; do kill -QUIT "$(cat $base/$n/agent.pid)" || :; done 2>/dev/null; sleep 2
-	for n in a b c; do echo "--- $n"; tail -400 $base/$n.log; done; dmesg | tail -25; exit 1
+fail() { # with what the agents said and were at
+	set +e; trap - ERR; say "FAILED: $*"; for n in a b c; do echo "--- $n"; tail -40 $base/$n.log; k $n status | tail -25; kill -QUIT "$(cat $base/$n/agent.pid)"; done 2>&1
+	sleep 5; for n in a b c; do echo "--- $n: goroutines"; sed -n '/^SIGQUIT/,$p' $base/$n.log; done; dmesg | tail -40; exit 1
 }
 trap 'fail "line $LINENO: $BASH_COMMAND"' ERR
 waitfor() { # SECONDS COMMAND: until it succeeds
 	local end=$((SECONDS + 4 * $1)); shift # emulation is slow
 	until eval "$*" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || fail "not in time: $*"; sleep 0.2; done
 }
-k() { local n=$1; shift; KEELSON_SOCKET=$base/$n/agent.sock timeout 400 /host/keelson "$@" --timeout 360s; }
-start() { nsenter --net=/run/netns/$1 /host/keelson agent --config $base/$1/keelson.toml >>$base/$1.log 2>&1 </dev/null & }
+k() { local n=$1; shift; KEELSON_SOCKET=$base/$n/agent.sock timeout 400 $base/keelson "$@" --timeout 360s; }
+start() { nsenter --net=/run/netns/$1 $base/keelson agent --config $base/$1/keelson.toml >>$base/$1.log 2>&1 </dev/null & }
 die() { kill -9 "$(cat $base/$1/agent.pid)"; waitfor 20 "! kill -0 $(cat $base/$1/agent.pid)"; }
 mirroring() { k $1 status data | grep -c ' Mirroring ' | grep -qx 2; }
 
@@ -22,6 +22,7 @@ modprobe nbd nbds_max=4
 modprobe -a veth bridge sch_netem
 ip link add br0 type bridge; ip link set br0 up
 mkdir -p $base /mnt/d
+cp /host/keelson $base/ # /host has no cache
 i=0
 for n in a b c; do
 	i=$((i + 1))
@@ -35,7 +36,7 @@ for n in a b c; do
 done
 for n in a b c; do waitfor 60 "k $n status"; done
 waitfor 60 "k a status | grep -q 'servers a b c reachable'"
-k a volume create data --size 128MiB --source a:$base/a/data.img --target b:$base/b/data.img --target c:$base/c/data.img >/dev/null
+k a volume create data --size 320MiB --source a:$base/a/data.img --target b:$base/b/data.img --target c:$base/c/data.img >/dev/null
 waitfor 90 mirroring a
 say "three agents mirror, with 2 ms +-1 ms and 0.5 % loss on every link"
 
@@ -49,28 +50,41 @@ grep -q io_flusher=true $base/a.log || fail "the agent is no I/O flusher"
 say "attached $real; the agent is an I/O flusher"
 
 mkfs.ext4 -q $dev; mount $dev /mnt/d
-write() { # FROM TO: files whose fsync succeeded are listed with their sums
-	local f; for f in $(seq $1 $2); do
-		dd if=/dev/urandom of=/mnt/d/f$f bs=64k count=2 conv=fsync status=none || return 1
-		( cd /mnt/d && sha256sum f$f ) >>$base/sums
-	done
-}
+cat >$base/write.py <<'END'
+import hashlib, os, sys
+for f in range(int(sys.argv[1]), int(sys.argv[2]) + 1):
+    if os.path.exists(sys.argv[4]):
+        break
+    data = os.urandom(128 << 10)
+    file = os.open(f"/mnt/d/f{f}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    assert os.write(file, data) == len(data)
+    os.fsync(file)
+    with open(sys.argv[3], "a") as sums:
+        sums.write(f"{hashlib.sha256(data).hexdigest()}  f{f}\n")
+END
+write() { rm -f $base/enough; python3 $base/write.py $1 $2 $base/sums $base/enough; } # FROM TO: files whose fsync succeeded are listed with their sums
 verify() { ( cd /mnt/d && sha256sum --quiet -c $base/sums ) || fail "files differ"; }
 write 1 40; fstrim /mnt/d
 say "40 files written and trimmed around"
 
 # the agent dies under load and is started again: requests wait, nothing fails
-( write 41 100 ) & writer=$!
+write 41 340 & writer=$!
 waitfor 60 "grep -q f45 $base/sums"
-die a; say "agent a killed"; sleep 1
+die a; kill -0 $writer || fail "the writer was done before agent a was killed"
+before=$(wc -l <$base/sums); say "agent a killed after $before files"
 start a
-waitfor 90 "! kill -0 $writer"
-wait $writer || fail "a write failed over the agent's restart"
+waitfor 90 "[ \$(wc -l <$base/sums) -gt $((before + 5)) ]"
+before=$(wc -l <$base/sums); say "they go on"
+kill "$(cat $base/a/agent.pid)"; waitfor 60 "[ ! -e $base/a/agent.pid ]"
+kill -0 $writer || fail "the writer was done before agent a was stopped"
+start a
+waitfor 90 "[ \$(wc -l <$base/sums) -gt $((before + 5)) ]"
+touch $base/enough; wait $writer || fail "a write failed over the agent's restart"
 [ "$(readlink $dev)" = $real ] || fail "the device is another one: $(readlink $dev)"
 grep -q "$real /mnt/d ext4 rw" /proc/mounts || fail "the file system is not writable any more"
 verify
 waitfor 90 mirroring a
-say "60 files were written through a kill and a restart; the same device, no error"
+say "$(wc -l <$base/sums) files were written through a kill, a stop and two restarts; the same device, no error"
 
 # a planned switchover: refused while it is mounted
 rc=0; k a switchover data --to b --yes >$base/refused 2>&1 || rc=$?
@@ -80,22 +94,25 @@ waitfor 60 "k a switchover data --to b --yes"
 [ ! -e $dev ] || fail "the old source has a device"
 e2fsck -fn $base/b/dev/data >/dev/null 2>&1 || fail "the file system is not clean at b"
 mount $base/b/dev/data /mnt/d; verify
-write 101 130
+write 401 430
 waitfor 90 mirroring b
 say "switched over to b, verified, 30 files more"
 
 # b dies for good under load; c takes over by force
-( write 131 400 ) & writer=$!
-waitfor 60 "grep -q f135 $base/sums"
+write 501 760 & writer=$!
+waitfor 60 "grep -q f505 $base/sums"
 die b; say "agent b killed"
 waitfor 60 "k c switchover data --to c --force --yes"
 say "c took over"
-rc=0; wait $writer || rc=$? # it waited for b as long as restart-wait says
+kill -0 $writer || fail "the writer did not wait for b"
+k b volume detach data --abort >/dev/null
+waitfor 60 "! kill -0 $writer"
+rc=0; wait $writer || rc=$?
 [ $rc != 0 ] || fail "writes to a dead source succeeded"
 umount /mnt/d || umount --lazy /mnt/d
 mount $base/c/dev/data /mnt/d; verify
 say "everything that fsync had said is there: $(wc -l <$base/sums) files"
-write 501 520
+write 801 820
 umount /mnt/d
 e2fsck -fn $base/c/dev/data >/dev/null 2>&1 || fail "the file system is not clean at c"
 start b
@@ -105,7 +122,7 @@ waitfor 60 "[ \$(ls -d /sys/block/nbd*/pid | wc -l) = 1 ]"
 say "b came back as a target, and its dead device is gone"
 
 # the same with XFS, and the way back
-mkfs.xfs -q -f $base/c/dev/data 2>/dev/null || mkfs.xfs -f $base/c/dev/data || fail "mkfs.xfs"
+mkfs.xfs -q -f $base/c/dev/data || fail "mkfs.xfs"
 mount $base/c/dev/data /mnt/d; rm $base/sums; write 1 20; umount /mnt/d
 waitfor 60 "k c switchover data --to a --yes"
 mount $base/a/dev/data /mnt/d; verify; umount /mnt/d
@@ -114,6 +131,7 @@ k a volume detach data
 waitfor 90 mirroring a
 for n in a b c; do kill "$(cat $base/$n/agent.pid)"; done
 for n in a b c; do waitfor 60 "[ ! -e $base/$n/agent.pid ]"; done
+! grep 'acknowledged nothing' $base/?.log || fail "a target that lives was given up"
 cmp $base/a/data.img $base/b/data.img && cmp $base/a/data.img $base/c/data.img || fail "the copies differ"
 ! ls -d /sys/block/nbd*/pid 2>/dev/null || fail "a device is left"
 say "PASSED"

@@ -4,7 +4,7 @@
 #
 #   guest.sh build                      build everything under $GUEST_DIR (once; then re-use it)
 #   guest.sh run [options] SCRIPT [ARG...]
-#       -k 612|61       kernel: bookworm-backports 6.12 (default; has ublk_drv) or stock bookworm 6.1
+#       -k 612|61       kernel: bookworm-backports 6.12 (default; has ublk_drv) or stock bookworm 6.1; or $GUEST_KERNEL
 #       -c N            vCPUs (default 2)         -m MIB   memory (default 3072)
 #       -d FILE[:SIZE]  add a raw virtio disk (made when SIZE is given and it is missing);
 #                       shows up as /dev/disk/by-id/virtio-dN, N from 0.  May be given again.
@@ -137,7 +137,7 @@ I0
 }
 
 run() {
-  local k=612 c=2 m=3072 disks=() share= link= node=1 tmo=600 pidf= con= extra= o
+  local k=${GUEST_KERNEL:-612} c=2 m=3072 disks=() share= link= node=1 tmo=600 pidf= con= extra= o
   while getopts k:c:m:d:s:n:i:t:p:C:A: o; do case $o in
     k) k=$OPTARG;; c) c=$OPTARG;; m) m=$OPTARG;; d) disks+=("$OPTARG");; s) share=$OPTARG;;
     n) link=$OPTARG;; i) node=$OPTARG;; t) tmo=$OPTARG;; p) pidf=$OPTARG;; C) con=$OPTARG;; A) extra=$OPTARG;; *) exit 2;; esac; done

@@ -16,7 +16,7 @@ import (
 )
 
 // guestMax is how long the guest may take: then it is ended.
-const guestMax = 20 * time.Minute
+const guestMax = 30 * time.Minute
 
 func main() {
 	if err := run(); err != nil {
