@@ -118,3 +118,25 @@ func TestForget(t *testing.T) {
 		t.Errorf("of 20 files %d show the disk's content after the death of their process", some)
 	}
 }
+
+// TestForgetLosesNothing that was written, synced or not, on any file system that works.
+func TestForgetLosesNothing(t *testing.T) {
+	everyFS(t, func(t *testing.T, fsys FS, dir string) {
+		f := mustOpen(t, fsys, dir+"/f", Create)
+		_, err := f.WriteAt(fill('a', 64), 0)
+		must(t, err)
+		must(t, f.Datasync())
+		_, err = f.WriteAt(fill('b', 8), 8*SectorBytes)
+		must(t, err)
+		must(t, f.Forget(0, 64*SectorBytes))
+		want := string(fill('a', 8)) + string(fill('b', 8)) + string(fill('a', 48))
+		b := make([]byte, len(want))
+		if _, err := f.ReadAt(b, 0); err != nil || string(b) != want {
+			t.Errorf("%v, or another content", err)
+		}
+		must(t, f.Close())
+		if err := f.Forget(0, 1); err == nil {
+			t.Error("a closed file")
+		}
+	})
+}
