@@ -87,7 +87,7 @@ deb:
 	bash tools/deb.sh dist
 
 # The package in a fresh Debian 12, and on three servers with systemd (containers) by the commands of docs/admin/package.md; needs root
-# and a Debian mirror, and takes some minutes.
+# and a Debian mirror, and takes some minutes (17 on two busy processors).
 deb-test:
 	bash tools/deb-test.sh
 

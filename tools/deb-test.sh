@@ -67,7 +67,7 @@ content() {
 	"$work/amd64/usr/bin/keelson" version
 	[ "$(qemu-aarch64-static "$work/arm64/usr/bin/keelson" version)" = "$("$work/amd64/usr/bin/keelson" version)" ]
 	say "lintian finds nothing"
-	lintian --allow-root --fail-on error,warning "$DEBS"/new/*.deb
+	lintian --allow-root --fail-on error,warning "$DEBS"/new/*_"$arch".deb
 }
 
 inside() { chroot "$work/chroot/root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
