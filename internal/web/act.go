@@ -126,25 +126,43 @@ func sizeOf(text string) (int64, error) {
 	return n, nil
 }
 
-func (s *Server) addForm(w http.ResponseWriter, r *request) {
+// addPage is the form for another mirror, as it was filled in.
+type addPage struct {
+	Volume     *api.VolumeStatus
+	Free       []string // servers without a copy
+	Node, Path string
+	Mode       string
+	Report     *checkReport
+	Error      *api.Error // why there is no report
+}
+
+func (s *Server) addForm(w http.ResponseWriter, r *request) { s.showAdd(w, r, addPage{Mode: "sync"}) }
+
+func (s *Server) showAdd(w http.ResponseWriter, r *request, p addPage) {
 	st, v, err := s.volumeOf(r)
 	if err != nil {
 		s.refused(w, r, err)
 		return
 	}
-	free := []string{}
+	p.Volume = v
 	for _, n := range st.Nodes {
 		if n.Name != v.Source && !slices.ContainsFunc(v.Mirrors, func(m api.MirrorStatus) bool { return m.Target == n.Name }) {
-			free = append(free, n.Name)
+			p.Free = append(p.Free, n.Name)
 		}
 	}
-	s.show(w, r, http.StatusOK, layoutPage{Title: "Add a mirror to " + v.Name, Body: s.part("add-form", map[string]any{"Volume": v, "Free": free})})
+	s.show(w, r, http.StatusOK, layoutPage{Title: "Add a mirror to " + v.Name, Body: s.part("add-form", p)})
 }
 
 func (s *Server) addMirror(w http.ResponseWriter, r *request) {
 	mode := r.PostForm.Get("mode")
 	c := api.MirrorChange{Volume: r.PathValue("volume"), Action: "add", Target: r.PostForm.Get("node"), Path: strings.TrimSpace(r.PostForm.Get("path")), Mode: &mode}
 	err := c.Check()
+	if err == nil && wantsCheck(r) {
+		p := addPage{Node: c.Target, Path: c.Path, Mode: mode}
+		p.Report, p.Error = s.check(r.Context(), api.CheckQuery{Volume: c.Volume, Places: []api.Place{{Node: c.Target, Path: c.Path}}})
+		s.showAdd(w, r, p)
+		return
+	}
 	if err == nil {
 		err = s.act(r, "ChangeMirror", c, func(ctx context.Context) error { _, err := s.o.Service.ChangeMirror(ctx, c); return err })
 	}
@@ -189,6 +207,7 @@ type newVolume struct {
 	Mode    string
 	Source  api.Place
 	Targets []api.Place
+	Report  *checkReport
 }
 
 func (s *Server) newForm(w http.ResponseWriter, r *request) {
@@ -226,19 +245,33 @@ func (s *Server) createVolume(w http.ResponseWriter, r *request) {
 	if err == nil {
 		err = c.Check()
 	}
+	if err == nil && wantsCheck(r) {
+		var e *api.Error
+		q := api.CheckQuery{Places: append([]api.Place{c.Source}, c.Targets...), SizeBytes: c.SizeBytes}
+		if form.Report, e = s.check(r.Context(), q); e != nil {
+			form.Error = e.Error()
+		}
+		s.showNew(w, r, http.StatusOK, form)
+		return
+	}
 	if err == nil {
 		err = s.act(r, "CreateVolume", c, func(ctx context.Context) error { _, err := s.o.Service.CreateVolume(ctx, c); return err })
 	}
 	if err != nil {
-		if st, err := s.hub.fresh(r.Context()); err == nil {
-			form.Nodes = st.Nodes
-		}
 		e := api.AsError(err)
 		form.Error = e.Error()
-		s.show(w, r, e.Code.HTTPStatus(), layoutPage{Title: "New volume", Here: "/new", Body: s.part("new-form", form)})
+		s.showNew(w, r, e.Code.HTTPStatus(), form)
 		return
 	}
 	s.done(w, r, volumePath(c.Name), "The volume "+c.Name+" is made; the first resync begins.")
+}
+
+// showNew shows the form as it was filled in.
+func (s *Server) showNew(w http.ResponseWriter, r *request, status int, form newVolume) {
+	if st, err := s.hub.fresh(r.Context()); err == nil {
+		form.Nodes = st.Nodes
+	}
+	s.show(w, r, status, layoutPage{Title: "New volume", Here: "/new", Body: s.part("new-form", form)})
 }
 
 // salvageForm shows one salvage and what can be done with it.
@@ -286,4 +319,23 @@ func (s *Server) changeSalvage(w http.ResponseWriter, r *request) {
 	text := map[string]string{"export": fmt.Sprintf("The salvage is exported: %d files in %s on %s.", result.Files, c.Dir, c.Node),
 		"apply": "The salvage is written to the volume, " + formatBytes(result.Bytes) + ".", "delete": "The salvage is deleted."}
 	s.done(w, r, volumePath(c.Volume), text[c.Action])
+}
+
+// changeView attaches or ends a read-only view of a copy or a salvage.
+func (s *Server) changeView(w http.ResponseWriter, r *request) {
+	f := r.PostForm
+	c := api.ViewChange{Volume: r.PathValue("volume"), Node: f.Get("node"), Action: f.Get("action"), Salvage: f.Get("salvage"), Over: f.Get("over") != ""}
+	err := c.Check()
+	var view *api.View
+	if err == nil {
+		err = s.act(r, "ChangeView", c, func(ctx context.Context) (err error) { view, err = s.o.Service.ChangeView(ctx, c); return err })
+	}
+	switch {
+	case err != nil:
+		s.refused(w, r, err)
+	case c.Action == "detach":
+		s.done(w, r, volumePath(c.Volume), "The view has ended.")
+	default:
+		s.show(w, r, http.StatusOK, layoutPage{Title: "View of " + c.Volume, Body: s.part("view", view)})
+	}
 }

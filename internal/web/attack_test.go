@@ -32,6 +32,7 @@ func TestRolesAreEnforced(t *testing.T) {
 		{"/v/data/add", url.Values{"node": {"d"}, "path": {"/x"}, "mode": {"sync"}}, Administrator},
 		{"/v/data/delete", url.Values{"confirm": {"data"}}, Administrator},
 		{"/v/data/split-brain", url.Values{"keep": {"a"}, "confirm": {"data"}}, Administrator},
+		{"/v/data/view", url.Values{"action": {"detach"}, "node": {"b"}}, Administrator},
 		{"/v/data/salvage/b/s1", url.Values{"action": {"delete"}, "confirm": {"data"}}, Administrator},
 		{"/new", url.Values{"name": {"v"}, "source": {"a"}, "source_path": {"/x"}, "mode": {"sync"}}, Administrator},
 		{"/users", url.Values{"action": {"put"}, "name": {"eve"}, "role": {"administrator"}, "password": {"a long password"}}, Administrator},
@@ -67,9 +68,14 @@ func TestRolesAreEnforced(t *testing.T) {
 			t.Errorf("%s by a stranger: status %d", f.path, status)
 		}
 	}
-	for _, path := range []string{"/", "/events", "/users", "/v/data", "/v/data/switchover", "/new", "/task/1", "/audit", "/nothing"} {
+	for _, path := range []string{"/", "/events", "/users", "/v/data", "/v/data/switchover", "/new", "/check", "/task/1", "/audit", "/nothing"} {
 		if status, body := x.get(stranger, path); status != http.StatusSeeOther || strings.Contains(body, "data") && !strings.Contains(path, "data") {
 			t.Errorf("%s for a stranger: status %d, %s", path, status, body)
+		}
+	}
+	for client, want := range map[*http.Client]int{stranger: http.StatusUnauthorized, viewer: http.StatusForbidden, operator: http.StatusOK} { // it makes load
+		if status, _ := x.post(client, "/check", url.Values{}); status != want {
+			t.Errorf("a check: status %d, not %d", status, want)
 		}
 	}
 	if status, _ := x.get(stranger, "/stream?view=overview"); status != http.StatusUnauthorized {

@@ -139,6 +139,25 @@ func newAgent(s *api.Status) *agent {
 		OnAudit: func(_ context.Context, _ api.AuditQuery, fn func(api.AuditLine) error) error {
 			return fn(api.AuditLine{Node: "a", Kind: "page", Who: "alice", What: "Switchover", Object: "volume data", Result: "refused", Rule: "x"})
 		},
+		OnCheck: func(_ context.Context, q api.CheckQuery) (*api.CheckReport, error) {
+			if q.Reboot {
+				return api.NewCheckReport(q.Node, time.Unix(1e9, 0), []api.CheckItem{{Check: "reboot", Level: map[bool]string{true: api.CheckProblem, false: api.CheckOK}[q.Node == "a"],
+					Node: q.Node, Volume: "data", Rule: "in-use-here", Message: "it is <in use> here", Next: "switch over first"}}), nil
+			}
+			trip := 0.001
+			items := []api.CheckItem{{Check: "round-trip", Level: api.CheckOK, Node: "a", Peer: "b", Value: &trip, Unit: "seconds", Message: "a message and its answer take 1ms"}}
+			for _, p := range q.Places {
+				items = append(items, api.CheckItem{Check: "backing", Level: api.CheckProblem, Node: p.Node, Object: p.Path, Message: "is in use", Next: "name another"})
+			}
+			if q.Volume != "" {
+				items = append(items, api.CheckItem{Check: "clock", Level: api.CheckWarning, Node: "a", Peer: "b", Message: "the clock of b is 3s ahead", Next: "set the clocks"})
+			}
+			return api.NewCheckReport("a", time.Unix(1e9, 0), items), nil
+		},
+		OnView: func(_ context.Context, r api.ViewChange) (*api.View, error) {
+			a.note(r.Action + " view on " + r.Node + " of " + r.Salvage)
+			return &api.View{Volume: r.Volume, Node: r.Node, Kind: "salvage", Salvage: r.Salvage, Over: r.Over, Addresses: []string{"nbd+unix:///data@s1?socket=/x"}}, nil
+		},
 		OnResolve: func(_ context.Context, r api.ResolveSplitBrain) error { a.note("keep " + r.Keep); return nil },
 		OnSalvage: func(_ context.Context, r api.SalvageChange) (*api.SalvageResult, error) {
 			a.note(r.Action + " salvage")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"keelson/internal/api"
 )
@@ -176,7 +177,7 @@ func smallLabel(m api.MirrorStatus) string {
 	case m.State == "Broken":
 		return "broken"
 	}
-	return m.State
+	return strings.ToLower(m.State)
 }
 
 func largeLabel(m api.MirrorStatus, rate float64) string {

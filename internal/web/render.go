@@ -35,6 +35,8 @@ func (s *Server) functions() template.FuncMap {
 		"args": func(row mirrorRow, action, text string) map[string]any {
 			return map[string]any{"Row": row, "Action": action, "Text": text}
 		},
+		"look":  func(volume, node string) map[string]string { return map[string]string{"Volume": volume, "Node": node} },
+		"where": where, "finding": finding,
 		"may": func(u User, needed string) bool { return u.Role.May(Role(needed)) },
 		"sentence": func(text string) string {
 			if text == "" {

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"net/http"
+	"net/url"
 
 	"keelson/internal/api"
 )
@@ -18,6 +19,9 @@ type switchoverPage struct {
 	Verdict verdict
 	Targets []choice
 	Now     *api.MirrorStatus // of the mirror to the heir
+	Release string            // what becomes of what is mounted from the device: "" | unmount | freeze
+	// Attached is the source's block device; "" if there is none, or a take-over does not touch it.
+	Attached string
 }
 
 // choice is a server that could become source.
@@ -35,7 +39,12 @@ func (s *Server) switchoverForm(w http.ResponseWriter, r *request) {
 		return
 	}
 	q := r.URL.Query()
-	p := switchoverPage{Volume: v, To: q.Get("to"), Force: q.Get("force") != "", Verdict: judge(st, v)}
+	p := switchoverPage{Volume: v, To: q.Get("to"), Force: q.Get("force") != "", Verdict: judge(st, v), Release: releaseOf(q)}
+	for _, d := range v.Devices {
+		if d.Kind != "nbd" && !p.Force { // a device of the kernel
+			p.Attached = d.Address
+		}
+	}
 	gone := v.Source == "" || !st.reachable(v.Source)
 	seen := map[string]bool{}
 	for _, c := range v.Switchover {
@@ -60,16 +69,24 @@ func (s *Server) switchoverForm(w http.ResponseWriter, r *request) {
 	if p.To != "" {
 		ctx, cancel := context.WithTimeout(r.Context(), lookMax)
 		defer cancel()
-		p.Plan, err = s.o.Service.Switchover(ctx, api.Switchover{Volume: v.Name, To: p.To, Plan: true, Force: p.Force}, func(api.SwitchoverStep) {})
+		p.Plan, err = s.o.Service.Switchover(ctx, api.Switchover{Volume: v.Name, To: p.To, Plan: true, Force: p.Force, Unmount: p.Release == "unmount", Freeze: p.Release == "freeze"}, func(api.SwitchoverStep) {})
 		p.Error = api.AsError(err)
 	}
 	s.show(w, r, http.StatusOK, layoutPage{Title: "Switch over " + v.Name, Body: s.part("switchover-form", p)})
 }
 
+// releaseOf is what is wished for what is mounted from the device.
+func releaseOf(q url.Values) string {
+	if how := q.Get("release"); how == "unmount" || how == "freeze" {
+		return how
+	}
+	return ""
+}
+
 // switchover begins one and leads to its progress.
 func (s *Server) switchover(w http.ResponseWriter, r *request) {
 	f := r.PostForm
-	x := &task{volume: r.PathValue("volume"), to: f.Get("to"), force: f.Get("force") != "", user: r.user.Name, addr: r.RemoteAddr, began: s.o.Now()}
+	x := &task{volume: r.PathValue("volume"), to: f.Get("to"), force: f.Get("force") != "", release: releaseOf(f), user: r.user.Name, addr: r.RemoteAddr, began: s.o.Now()}
 	object := "volume " + x.volume
 	if x.force && !r.user.Role.May(Administrator) {
 		s.fail(w, r.Request, http.StatusForbidden, api.Refusal("role", object, "taking over by force needs the role administrator; nothing was changed", "ask an administrator"))
@@ -79,7 +96,7 @@ func (s *Server) switchover(w http.ResponseWriter, r *request) {
 		s.refused(w, r, api.Errorf(api.Usage, object, "taking over by force needs the volume's name as the confirmation; nothing was changed"))
 		return
 	}
-	request := api.Switchover{Volume: x.volume, To: x.to, Force: x.force}
+	request := x.asked()
 	if err := request.Check(); err != nil {
 		s.refused(w, r, err)
 		return

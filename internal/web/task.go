@@ -29,9 +29,11 @@ type task struct {
 	volume string
 	to     string
 	force  bool
-	user   string
-	addr   string // of the user's browser
-	began  time.Time
+	// release is what becomes of what is mounted from the source's device: "" | unmount | freeze.
+	release string
+	user    string
+	addr    string // of the user's browser
+	began   time.Time
 
 	mu      sync.Mutex
 	from    string
@@ -77,6 +79,11 @@ func (x *task) over() bool {
 	return !x.ended.IsZero()
 }
 
+// asked is the call.
+func (x *task) asked() api.Switchover {
+	return api.Switchover{Volume: x.volume, To: x.to, Force: x.force, Unmount: x.release == "unmount", Freeze: x.release == "freeze"}
+}
+
 // change changes the task and tells who looks.
 func (x *task) change(f func()) {
 	x.mu.Lock()
@@ -101,7 +108,7 @@ func (x *task) step(p api.SwitchoverStep) {
 func (s *Server) run(x *task) {
 	ctx, cancel := context.WithTimeout(s.as(s.ctx, x.user, x.addr), taskMax)
 	defer cancel()
-	asked := api.Switchover{Volume: x.volume, To: x.to, Force: x.force}
+	asked := x.asked()
 	result, err := s.o.Service.Switchover(ctx, asked, x.step)
 	s.note(ctx, "Switchover", asked, err)
 	x.change(func() {

@@ -108,12 +108,24 @@ func eval[T any](b *tab, expression string) T {
 	return v
 }
 
+// holds is whether a JavaScript condition holds now; not while the tab goes from one page to another.
+func (b *tab) holds(condition string) bool {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, waitMax)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[bool](condition, chromedp.EvalAwaitPromise))
+	if err != nil && !strings.Contains(err.Error(), "navigated") && !strings.Contains(err.Error(), "context") {
+		b.t.Fatalf("%.200s: %v", condition, err)
+	}
+	return err == nil && v
+}
+
 // click clicks what a person would: the first visible link or button with that text.
 func (b *tab) click(text string) {
 	b.t.Helper()
 	find := fmt.Sprintf(`(() => { const e = [...document.querySelectorAll("a, button")].find((e) => e.innerText.replace(/\s+/g, " ").trim().startsWith(%q) && e.offsetParent);
 		if (!e) return false; e.scrollIntoView({block: "center"}); e.click(); return true; })()`, text)
-	b.until("there is "+text+" to click", func() bool { return eval[bool](b, find) })
+	b.until("there is "+text+" to click", func() bool { return b.holds(find) })
 }
 
 // fill types into the field whose label begins with that text.
@@ -121,14 +133,14 @@ func (b *tab) fill(label, text string) {
 	b.t.Helper()
 	find := fmt.Sprintf(`(() => { const l = [...document.querySelectorAll("label")].filter((l) => l.innerText.trim().startsWith(%q) && l.offsetParent); const e = l[0]?.control;
 		if (!e) return false; if (e.tagName === "SELECT") { e.value = %q; return e.value === %q; } e.focus(); e.select(); return document.execCommand("insertText", false, %q) && e.value === %q; })()`, label, text, text, text, text)
-	b.until("there is a field "+label, func() bool { return eval[bool](b, find) })
+	b.until("there is a field "+label, func() bool { return b.holds(find) })
 }
 
 // sees waits until the element has that text.
 func (b *tab) sees(selector, text string) {
 	b.t.Helper()
 	b.until(fmt.Sprintf("%s says %q", selector, text), func() bool {
-		return eval[bool](b, fmt.Sprintf(`(document.querySelector(%q)?.textContent ?? "").replace(/\s+/g, " ").includes(%q)`, selector, text))
+		return b.holds(fmt.Sprintf(`(document.querySelector(%q)?.textContent ?? "").replace(/\s+/g, " ").includes(%q)`, selector, text))
 	})
 }
 

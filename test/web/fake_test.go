@@ -112,7 +112,10 @@ func (x *stage) service() *apitest.Fake {
 			}
 			return nil
 		},
-		OnHistory: history,
+		OnHistory: history, OnCheck: report,
+		OnView: func(_ context.Context, r api.ViewChange) (*api.View, error) {
+			return &api.View{Volume: r.Volume, Node: r.Node, Kind: "salvage", Salvage: r.Salvage, Addresses: []string{"nbd+unix:///data@0f3a9c?socket=/run/keelson/nbd.sock"}}, nil
+		},
 		OnSalvages: func(_ context.Context, r api.VolumeName) (*api.Salvages, error) {
 			return &api.Salvages{Salvages: []api.Salvage{{ID: "0f3a9c", Volume: r.Name, Node: "b", Reason: "what only the old source had when it came back", From: "generation 853a1e9f, number 1144",
 				Time: began, Regions: 160, Bytes: 10 << 20}}}, nil
@@ -150,6 +153,34 @@ func (x *stage) service() *apitest.Fake {
 			return out, nil
 		},
 	}
+}
+
+// report has something of each kind.
+func report(_ context.Context, q api.CheckQuery) (*api.CheckReport, error) {
+	items := []api.CheckItem{}
+	if q.Reboot {
+		if q.Node == "a" {
+			items = append(items, api.CheckItem{Check: "reboot", Level: api.CheckProblem, Node: "a", Volume: "data", Rule: "in-use-here", Message: "a is its source, and it is in use here (1 client is connected)", Next: "switch over first: keelson switchover data --to b"},
+				api.CheckItem{Check: "reboot", Level: api.CheckProblem, Node: "a", Volume: "mail", Rule: "split-brain", Message: "each side of its split brain may have writes that no other server has", Next: "compare both sides (keelson split-brain show mail), then choose one"})
+		}
+		return api.NewCheckReport(q.Node, began, items), nil
+	}
+	add := func(level, node, peer, check, object, message, next string) {
+		items = append(items, api.CheckItem{Check: check, Level: level, Node: node, Peer: peer, Object: object, Message: message, Next: next})
+	}
+	add(api.CheckProblem, "c", "a", "reachable", "10.0.0.1:7401", "c cannot reach a: dial tcp 10.0.0.1:7401: connect: no route to host", "see that c can open connections to 10.0.0.1:7401 (firewall, routes, address in [[peer]] or node list)")
+	add(api.CheckProblem, "b", "", "backing-size", "/dev/vg0/data", "has 10737418240 bytes, the volume needs 21474836480", "use a larger file or device, or a smaller volume (--size)")
+	add(api.CheckWarning, "a", "b", "clock", "10.0.0.2:7401", "the clock of b is 1m30s behind that of a", "set the clocks (chrony, systemd-timesyncd): no decision needs it, but times in events, certificates of new servers and people do")
+	for _, pair := range [][2]string{{"a", "b"}, {"b", "a"}, {"a", "c"}} {
+		add(api.CheckOK, pair[0], pair[1], "round-trip", "10.0.0.2:7401", "a message and its answer take 251µs", "")
+		add(api.CheckOK, pair[0], pair[1], "bandwidth", "10.0.0.2:7401", "1.1 GiB/s over one connection; all 20 GiB would take 19s", "")
+	}
+	for _, node := range []string{"a", "b", "c"} {
+		add(api.CheckOK, node, "", "state-room", "/var/lib/keelson", "68 GiB free for intent logs, undo logs and salvages", "")
+		add(api.CheckOK, node, "", "state-sync", "/var/lib/keelson", "a small write is durable after 272µs, at worst after 624µs", "")
+		add(api.CheckOK, node, "", "certificate", "", "its certificate is good until 2027-02-23", "")
+	}
+	return api.NewCheckReport("a", began, items), nil
 }
 
 func history(_ context.Context, r api.VolumeName) (*api.History, error) {

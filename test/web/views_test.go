@@ -23,10 +23,23 @@ var views = []struct{ name, path, selector, text string }{
 	{"add", "/v/fresh/add", "main", "Path on that server"},
 	{"delete", "/v/data/delete", "main", "Delete volume"},
 	{"salvage", "/v/data/salvage/b/0f3a9c", "main", "Export"},
+	{"check", "/check", "main", "May a server be rebooted now?"},
 	{"users", "/users", "main", "carol"},
 	{"events", "/events", "#events", "split-brain"},
 	{"audit", "/audit", "#audit", "not-in-step"},
 	{"missing", "/nothing", "main", "here is no page"},
+}
+
+// forms lead to what has no address of its own.
+var forms = []struct {
+	name, path string
+	fill       map[string]string
+	button     string
+	text       string
+}{
+	{"check-report", "/check", nil, "Check now", "something would not work: 2 problems, 1 warning"},
+	{"new-checked", "/new", map[string]string{"Name": "shop", "Size": "20GiB", "Path": "/dev/vg0/data"}, "Check first", "something would not work"},
+	{"view", "/v/data/salvage/b/0f3a9c", nil, "Look at it", "End the view"},
 }
 
 // Every view shows what it should in light, in dark and on a phone, fits the screen, complains about nothing, and shuts
@@ -52,6 +65,16 @@ func TestViews(t *testing.T) {
 			b.sees(v.selector, v.text)
 			b.check(v.name, l, string(axe))
 			b.shot(v.name + "-" + l.name)
+		}
+		for _, f := range forms {
+			b.open(x.url + f.path)
+			for label, text := range f.fill {
+				b.fill(label, text)
+			}
+			b.click(f.button)
+			b.sees("main", f.text)
+			b.check(f.name, l, string(axe))
+			b.shot(f.name + "-" + l.name)
 		}
 	}
 	b.quiet()
