@@ -29,6 +29,7 @@ const (
 // States that a label can have: the one that applies has the value 1, all others 0, so that a change is seen whatever it is.
 var (
 	volumeStates = []string{"Serving", "Closed", "HandedOver", "Target", "Failed"}
+	undoStates   = []string{"rolling", "given-up", "rolling-back", "none"}
 	mirrorStates = []string{"SplitBrain", "Failed", "Broken", "Paused", "Resync", "ResyncPending", "Mirroring"}
 	volumeRoles  = []string{"source", "target", "none"}
 )
@@ -56,12 +57,25 @@ var metrics = describe([]metric{
 	{"keelson_volume_write_bytes_total", "Bytes written, trimmed or zeroed.", perVolume, counter, count("write_bytes"), nil},
 	{"keelson_volume_checkpoints_total", "Checkpoints of the intent log.", perVolume, counter, count("checkpoints"), nil},
 	{"keelson_volume_hot_misses_total", "Writes that first had to make an extent hot.", perVolume, counter, count("hot_misses"), nil},
+	{"keelson_volume_disk_errors_total", "Reads, writes and flushes that the disk of the copy here failed, or left hanging; the first one ends its use.", perVolume, counter, count("disk_errors"), nil},
+	{"keelson_volume_switchovers_total", "How often this server became the source, as planned or by force, since its agent's start.", perVolume, counter, count("switchovers"), nil},
+	{"keelson_volume_copies", "Copies that would hold a write now, at the source.", perVolume, gauge, volume(func(v *api.VolumeStatus) float64 { return float64(v.Copies) }), nil},
+	{"keelson_volume_served_elsewhere", "1 if the disk of the source failed and the volume is served from a target.", perVolume, gauge, volume(func(v *api.VolumeStatus) float64 { return truth(v.ServedFrom != "") }), nil},
+	{"keelson_volume_clients", "NBD clients that have the volume open at its source.", perVolume, gauge, volume(func(v *api.VolumeStatus) float64 { return float64(len(v.Clients)) }), nil},
+
+	{"keelson_undo_state", "The undo log of the copy here: the state that applies is 1; none of them while no resync runs.", []string{"volume", "state"}, gauge, undoState, nil},
+	{"keelson_undo_bytes", "What the undo log has on the disk.", perVolume, gauge, undo(func(u *api.UndoStatus) int64 { return u.Bytes }), nil},
+	{"keelson_undo_limit_bytes", "What it may have.", perVolume, gauge, undo(func(u *api.UndoStatus) int64 { return u.BytesMax }), nil},
+	{"keelson_salvages", "Salvages that are kept here.", perVolume, gauge, salvage(func(s *api.SalvageStatus) int64 { return int64(s.Count) }), nil},
+	{"keelson_salvage_bytes", "What they have on the disk.", perVolume, gauge, salvage(func(s *api.SalvageStatus) int64 { return s.Bytes }), nil},
+	{"keelson_salvage_room_bytes", "Room that is left for more; without any a resync that gives something up stops.", perVolume, gauge, salvage(func(s *api.SalvageStatus) int64 { return s.RoomBytes }), nil},
 
 	{"keelson_mirror_state", "The state: the one that applies is 1.", []string{"volume", "source", "target", "state"}, gauge, mirrorState, nil},
 	{"keelson_mirror_lag_bytes", "What the target lacks.", perMirror, gauge, mirror(func(m *api.MirrorStatus) float64 { return float64(m.LagBytes) }), nil},
 	{"keelson_mirror_lag_seconds", "How old the oldest write is that the target lacks.", perMirror, gauge, mirror(func(m *api.MirrorStatus) float64 { return m.LagSeconds }), nil},
 	{"keelson_mirror_promotable", "1 if the target can become source without loss of what was answered.", perMirror, gauge, mirror(func(m *api.MirrorStatus) float64 { return truth(m.Promotable) }), nil},
 	{"keelson_mirror_wire_bytes", "Bytes sent in the session that runs: frames of every kind.", perMirror, gauge, mirror(func(m *api.MirrorStatus) float64 { return float64(m.BytesOnWire) }), nil},
+	{"keelson_mirror_queued_bytes", "Frames that wait for the network now.", perMirror, gauge, mirror(func(m *api.MirrorStatus) float64 { return float64(m.QueuedBytes) }), nil},
 	{"keelson_resync_running", "1 while a resync runs.", perMirror, gauge, resync(func(r *api.ResyncStatus) float64 { return truth(r.State == "running") }), nil},
 	{"keelson_resync_planned_bytes", "What the newest resync compares or sends in all.", perMirror, gauge, resync(func(r *api.ResyncStatus) float64 { return float64(r.BytesTotal) }), nil},
 	{"keelson_resync_sent_bytes", "What it sent as data.", perMirror, gauge, resync(func(r *api.ResyncStatus) float64 { return float64(r.BytesSent) }), nil},
@@ -135,6 +149,36 @@ func volume(value func(*api.VolumeStatus) float64) func(*world, func(float64, ..
 
 func count(name string) func(*world, func(float64, ...string)) {
 	return volume(func(v *api.VolumeStatus) float64 { return float64(v.Counters[name]) })
+}
+
+func undoState(w *world, emit func(float64, ...string)) {
+	for i := range w.Volumes {
+		for _, state := range undoStates {
+			if u := w.Volumes[i].Undo; u != nil {
+				emit(truth(u.State == state), w.Volumes[i].Name, state)
+			}
+		}
+	}
+}
+
+func undo(value func(*api.UndoStatus) int64) func(*world, func(float64, ...string)) {
+	return func(w *world, emit func(float64, ...string)) {
+		for i := range w.Volumes {
+			if u := w.Volumes[i].Undo; u != nil {
+				emit(float64(value(u)), w.Volumes[i].Name)
+			}
+		}
+	}
+}
+
+func salvage(value func(*api.SalvageStatus) int64) func(*world, func(float64, ...string)) {
+	return func(w *world, emit func(float64, ...string)) {
+		for i := range w.Volumes {
+			if s := w.Volumes[i].Salvage; s != nil {
+				emit(float64(value(s)), w.Volumes[i].Name)
+			}
+		}
+	}
 }
 
 func safeTargets(v *api.VolumeStatus) (n float64) {

@@ -27,10 +27,11 @@ func (m measured) Events() map[string]uint64 { return m.n.events.Told() }
 
 // CertificateEnds implements gauges.Source.
 func (m measured) CertificateEnds() map[string]time.Time {
+	ends := map[string]time.Time{"ca": m.n.id.CAEnds()}
 	if leaf := m.n.id.Leaf(); leaf != nil {
-		return map[string]time.Time{"node": leaf.NotAfter}
+		ends["node"] = leaf.NotAfter
 	}
-	return nil
+	return ends
 }
 
 // Latencies implements gauges.Source.

@@ -95,6 +95,7 @@ func (a *vol) status(now time.Time) api.VolumeStatus {
 		Mirrors: []api.MirrorStatus{}, Switchover: []api.Candidate{}, Counters: st.Counters, HotExtents: st.HotExtents, UnknownBytes: st.Unknown,
 		Attach: a.attachStatus(), ServiceAddress: a.addressStatus(),
 	}
+	s.Counters["switchovers"] = a.tookOver.Load()
 	s.ServedFrom, s.Copies, s.MinCopies = view.Via, view.Copies, view.MinCopies
 	s.State, s.Views = stateOf(view, a.failed()), a.viewsNow()
 	for _, c := range a.n.nbd.Connections(a.name) {

@@ -21,23 +21,24 @@ import (
 
 // vol is the actor of one volume: one goroutine steps the machine and carries out the effects, in order.
 type vol struct {
-	n       *Node
-	name    string
-	id      string
-	dir     string
-	v       *volume.Volume
-	device  *attach.Attachment
-	address *address.Keeper // nil: the volume has no service address here
-	m       *mirror.Machine // the loop's
-	alarms  alarms          // the loop's
-	session string          // prefix of session names
-	view    atomic.Pointer[mirror.View]
-	samples samples      // of the last hour
-	begun   atomic.Int64 // when the loop's present step began, ns since 1970; 0: none
-	moments moments
-	leaving atomic.Bool
-	ending  sync.Once
-	ended   error // of ending
+	tookOver atomic.Int64 // how often this server became the source, since its start
+	n        *Node
+	name     string
+	id       string
+	dir      string
+	v        *volume.Volume
+	device   *attach.Attachment
+	address  *address.Keeper // nil: the volume has no service address here
+	m        *mirror.Machine // the loop's
+	alarms   alarms          // the loop's
+	session  string          // prefix of session names
+	view     atomic.Pointer[mirror.View]
+	samples  samples      // of the last hour
+	begun    atomic.Int64 // when the loop's present step began, ns since 1970; 0: none
+	moments  moments
+	leaving  atomic.Bool
+	ending   sync.Once
+	ended    error // of ending
 
 	applying chan struct{} // a slot for the one write of a salvage that another server may have under way here
 	applied  string        // which salvage it was of, and for whom; whoever has the slot
@@ -208,6 +209,9 @@ func (a *vol) step(e mirror.Event) {
 	}
 	view := a.m.View()
 	view.Open = view.Open && a.failed() == nil // the machine opened it, and what that needs could not be done
+	if before.Role != lineage.RoleSource && view.Role == lineage.RoleSource {
+		a.tookOver.Add(1)
+	}
 	a.view.Store(&view)
 	for _, r := range replies {
 		a.reply(r)

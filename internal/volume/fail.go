@@ -27,6 +27,7 @@ func (v *Volume) fail(err error) {
 
 // failHere ends the use of the disk; false: it had ended.
 func (v *Volume) failHere(err error) (first bool) {
+	v.stats.diskErrors.Add(1)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if first = v.failed == nil; first {

@@ -81,7 +81,7 @@ func (v *Volume) Status(now time.Time) Status {
 		Counters: map[string]int64{
 			"reads": v.stats.reads.Load(), "writes": v.stats.writes.Load(), "flushes": v.stats.flushes.Load(),
 			"read_bytes": v.stats.readBytes.Load(), "write_bytes": v.stats.writeBytes.Load(),
-			"checkpoints": v.stats.checkpoints.Load(), "hot_misses": v.stats.hotMisses.Load(),
+			"checkpoints": v.stats.checkpoints.Load(), "hot_misses": v.stats.hotMisses.Load(), "disk_errors": v.stats.diskErrors.Load(),
 		},
 		Links: map[string]LinkStatus{},
 		Undo:  v.UndoStatus(),

@@ -186,7 +186,7 @@ type nowaiter interface {
 }
 
 type stats struct {
-	reads, writes, flushes, readBytes, writeBytes, checkpoints, hotMisses atomic.Int64
+	reads, writes, flushes, readBytes, writeBytes, checkpoints, hotMisses, diskErrors atomic.Int64
 }
 
 // New is how a replica comes to be on this server.
