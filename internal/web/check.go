@@ -143,5 +143,8 @@ func finding(i api.CheckItem) string {
 	if i.Object != "" && i.Peer == "" {
 		return i.Object + " " + i.Message
 	}
-	return strings.ToUpper(i.Message[:min(1, len(i.Message))]) + i.Message[min(1, len(i.Message)):]
+	if i.Message == "" || i.Check == "reachable" || i.Check == "versions" { // these begin with a name, which stays as it is
+		return i.Message
+	}
+	return strings.ToUpper(i.Message[:1]) + i.Message[1:]
 }

@@ -193,6 +193,8 @@ func (b *tab) shot(name string) {
 	if *shots == "" {
 		return
 	}
+	// What is out of sight is not painted; a picture of the whole page has it in sight.
+	eval[bool](b, `[...document.querySelectorAll(".volume")].every((e) => e.style.contentVisibility = "visible")`)
 	ctx, cancel := context.WithTimeout(b.ctx, waitMax)
 	defer cancel()
 	png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
