@@ -66,7 +66,8 @@ func (n *Node) keepKeys(ctx context.Context) {
 		if n.ca.Load() == nil {
 			n.askForCA(ctx)
 		}
-		if due(n.id.Leaf().NotBefore, n.id.Leaf().NotAfter, time.Now(), lifetime) {
+		ca := n.ca.Load()
+		if due(n.id.Leaf().NotBefore, n.id.Leaf().NotAfter, time.Now(), lifetime) || ca != nil && !ca.Signed(n.id.Leaf()) { // the CA was replaced
 			if err := n.renew(lifetime); err != nil && time.Since(warned) > certWarnEvery {
 				warned = time.Now()
 				n.events.Add(api.Event{Level: "warning", Object: "certificate of " + n.cfg.Node, Rule: ruleNoCAKey,

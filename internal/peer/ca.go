@@ -82,6 +82,9 @@ func (ca *CA) Save(dir string) error {
 	return os.WriteFile(filepath.Join(dir, CAFile), ca.PEM(), 0o644)
 }
 
+// Signed reports whether this CA has signed the certificate.
+func (ca *CA) Signed(cert *x509.Certificate) bool { return cert.CheckSignatureFrom(ca.cert) == nil }
+
 // PEM is the CA's certificate, what every server trusts.
 func (ca *CA) PEM() []byte { return encodeCert(ca.cert.Raw) }
 
