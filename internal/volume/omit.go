@@ -4,21 +4,22 @@ import "keelson/internal/intentlog"
 
 // Protections that only a whole cluster shows the need of: the simulator leaves out one after the other.
 const (
-	omitByRegion   omission = 1 << (iota + 16) // a write's parts are decided region by region (rule 4)
-	omitUnknown                                // a region whose write failed is unknown (rule 5)
-	omitDrain                                  // a checkpoint waits for writes in flight (rule 7)
-	omitSync                                   // a source's flush makes data durable (rule 10)
-	omitBarrier                                // ... and a target's (rule 15)
-	omitFreeze                                 // the position is frozen, and the header says so, in a resync (rule 11)
-	omitCheckpoint                             // a checkpoint comes before history and position are adopted (rule 11)
-	omitCutBack                                // history and position go back to where they agree with the source (rule 12)
-	omitNumbers                                // a restarted source begins a new generation above all numbers used (rule 1)
-	omitMeanwhile                              // a write during the comparison puts its regions into the set (rule 13)
-	omitAcks                                   // an answer waits for the sync targets (rule 17)
-	omitRequired                               // an answer waits for lost members until the record is durable without them (rule 17)
-	omitVoid                                   // a new anchor voids the images of the last one (rule 26)
-	omitLineage                                // a salvage goes by lineage, not by position (rule 28)
-	omitZero                                   // trim and write-zeroes read as zero (rule 30)
+	omitByRegion       omission = 1 << (iota + 16) // a write's parts are decided region by region (rule 4)
+	omitUnknown                                    // a region whose write failed is unknown (rule 5)
+	omitDrain                                      // a checkpoint waits for writes in flight (rule 7)
+	omitSync                                       // a source's flush makes data durable (rule 10)
+	omitBarrier                                    // ... and a target's (rule 15)
+	omitFreeze                                     // the position is frozen, and the header says so, in a resync (rule 11)
+	omitCheckpoint                                 // a checkpoint comes before history and position are adopted (rule 11)
+	omitCutBack                                    // history and position go back to where they agree with the source (rule 12)
+	omitNumbers                                    // a restarted source begins a new generation above all numbers used (rule 1)
+	omitMeanwhile                                  // a write during the comparison puts its regions into the set (rule 13)
+	omitAcks                                       // an answer waits for the sync targets (rule 17)
+	omitRequired                                   // an answer waits for lost members until the record is durable without them (rule 17)
+	omitVoid                                       // a new anchor voids the images of the last one (rule 26)
+	omitLineage                                    // a salvage goes by lineage, not by position (rule 28)
+	omitSalvageArrived                             // what an interrupted resync brought is salvaged when another line goes on with it (rule 28)
+	omitZero                                       // trim and write-zeroes read as zero (rule 30)
 )
 
 var omissions = map[string]omission{
@@ -26,7 +27,7 @@ var omissions = map[string]omission{
 	"salvage-rollback": omitSalvageRollback, "region-by-region": omitByRegion, "failed-is-unknown": omitUnknown, "checkpoint-drains": omitDrain,
 	"flush-syncs": omitSync, "flush-is-a-barrier": omitBarrier, "position-frozen": omitFreeze, "checkpoint-before-adoption": omitCheckpoint,
 	"cut-back": omitCutBack, "new-generation": omitNumbers, "writes-during-comparison": omitMeanwhile, "wait-for-acks": omitAcks,
-	"wait-for-shrunk-record": omitRequired, "anchor-voids-images": omitVoid, "salvage-by-lineage": omitLineage, "zero-reads-as-zero": omitZero,
+	"salvage-arrived": omitSalvageArrived, "wait-for-shrunk-record": omitRequired, "anchor-voids-images": omitVoid, "salvage-by-lineage": omitLineage, "zero-reads-as-zero": omitZero,
 }
 
 // Omit leaves out the protection of that name, here or in the intent log, if there is one: for tests, which show that their

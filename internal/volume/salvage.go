@@ -128,6 +128,89 @@ func (v *Volume) salvageImages(source lineageAt, reason string) error {
 	return v.kept(saved, err)
 }
 
+// salvageArrived keeps, durably, what an interrupted resync had brought and the source that goes on with it has not (rule 28): the undo
+// log has what was there before all of them. Content that an earlier call kept is not kept again: a crash may have come between.
+func (v *Volume) salvageArrived(source lineageAt, reason string) error {
+	if note := noteOf(v.log.Header()); note.ID == "" && note.GaveUp == "" || v.omits(omitSalvageArrived) {
+		return nil
+	}
+	log, err := v.undoLog()
+	if err != nil {
+		return err
+	}
+	a := log.Anchor()
+	if a == nil { // nothing of what had to be kept was overwritten yet
+		return nil
+	}
+	foreign := false
+	for r := int64(0); r < v.regions && !foreign; r++ {
+		if log.Has(r) {
+			now := v.versionOf(r)
+			foreign = !v.inLineage(&now, source)
+		}
+	}
+	if !foreign {
+		return nil
+	}
+	store, err := v.salvages()
+	if err != nil {
+		return err
+	}
+	var earlier []*undo.View
+	regions := map[int64][]*undo.View{} // of earlier
+	defer func() {
+		for _, view := range earlier {
+			_ = view.Close() // it was only read
+		}
+	}()
+	id := salvageID(a.ID, "arrived", 0)
+	for k := 1; find(store, id) != nil; k++ {
+		if k == salvagesOfOne {
+			return v.salvageFull(fmt.Errorf("%d salvages were made of what interrupted resyncs of this copy had brought", salvagesOfOne))
+		}
+		view, err := store.Open(id)
+		if err != nil {
+			return err
+		}
+		earlier = append(earlier, view)
+		for r := range view.Regions() {
+			regions[r] = append(regions[r], view)
+		}
+		id = salvageID(a.ID, "arrived", k)
+	}
+	meta := v.describe(id, reason, a)
+	meta.From = "what an interrupted resync from another line had brought"
+	buf, was := block.NewBuffer(int(min(int64(1)<<v.region, v.size))), make([]byte, min(int64(1)<<v.region, v.size))
+	defer buf.Release()
+	var ahead dataAhead
+	saved, err := store.Keep(meta, func(yield func(undo.Image) error) error {
+		return log.Each(func(i undo.Image) error {
+			now := v.versionOf(i.Region)
+			if v.inLineage(&now, source) {
+				return nil
+			}
+			same, zero, err := v.isNow(&i, &ahead, buf)
+			if same || err != nil {
+				return err
+			}
+			length := min(int64(len(buf.Bytes)), v.size-i.Region<<v.region)
+			if zero {
+				clear(buf.Bytes[:length])
+			}
+			for _, view := range regions[i.Region] {
+				if _, err := view.ReadAt(was[:length], i.Region<<v.region); err != nil || bytes.Equal(was[:length], buf.Bytes[:length]) {
+					return err
+				}
+			}
+			if now.Zero = zero; !zero {
+				now.Data = buf.Bytes[:length]
+			}
+			return yield(now)
+		})
+	})
+	return v.kept(saved, err)
+}
+
 // kept says what was kept.
 func (v *Volume) kept(saved undo.Salvage, err error) error {
 	if noRoom(err) {

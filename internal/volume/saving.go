@@ -334,9 +334,16 @@ func (s *session) beginResync() error {
 		note.ID = a.ID
 		h.Consistent = consistentRolling
 	default: // an interrupted resync goes on
+		source := s.source
+		source.followed = source.followed || s.tenure != lineage.GenID{} && s.tenure == noteOf(h).Tenure
+		if err := v.salvageArrived(source, s.reason()); err != nil {
+			return err
+		}
 		agreed, kept = v.AgreedWith(s.source.history, s.source.at)
+		h = v.log.Header() // an undo log that is gone changes it
 		note = noteOf(h)
 	}
+	note.Tenure = s.tenure
 	v.ckptMu.Lock() // a checkpoint that knew the old position must not save it after this
 	defer v.ckptMu.Unlock()
 	err := v.log.Save(func(d *intentlog.Header) {

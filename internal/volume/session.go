@@ -26,6 +26,7 @@ type session struct {
 	gens   []uint16         // index in the source's table -> index in this log's
 	ids    []lineage.GenID  // the source's table
 	source lineageAt        // at its hello
+	tenure lineage.GenID    // of the source, zero if it is in none
 	agreed lineage.Position // where this replica agrees with the source's history
 	kept   lineage.History  // ... and the history up to there
 	saver  saver
@@ -52,7 +53,7 @@ type SessionOptions struct {
 // Attach begins a session: the volume applies what the stream brings until it ends or DropSession is called. There is at
 // most one at a time: the caller has dropped the one before. SessionEnded is posted when all its I/O is finished.
 func (v *Volume) Attach(stream Stream, o SessionOptions) error {
-	s := &session{v: v, stream: stream, from: o.From, id: o.ID, done: make(chan struct{}), source: lineageAt{o.History, o.Position, v.hasFollowed(o.Tenure)}, agreed: o.Agreed, kept: o.Kept}
+	s := &session{v: v, stream: stream, from: o.From, id: o.ID, done: make(chan struct{}), source: lineageAt{o.History, o.Position, v.hasFollowed(o.Tenure)}, tenure: o.Tenure, agreed: o.Agreed, kept: o.Kept}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.failed != nil {

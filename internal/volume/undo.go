@@ -47,6 +47,8 @@ type anchorNote struct {
 	// What the replica had before: with GaveUp, for its salvages.
 	History  lineage.History  `json:"history,omitempty"`
 	Position lineage.Position `json:"position,omitzero"`
+	// Tenure is the generation in which the source of the last session of the resync was: what has arrived is from it, or was kept.
+	Tenure lineage.GenID `json:"tenure,omitzero"`
 }
 
 func noteOf(h intentlog.Header) (n anchorNote) {
@@ -200,7 +202,7 @@ func (v *Volume) putAside(h intentlog.Header, bad *undo.CorruptError) error {
 
 // noWayBack notes durably that the anchor is given up: what is inconsistent is never promotable (rule 11).
 func (v *Volume) noWayBack(h intentlog.Header, why string) error {
-	note := anchorNote{GaveUp: why, History: h.History, Position: h.Position}
+	note := anchorNote{GaveUp: why, History: h.History, Position: h.Position, Tenure: noteOf(h).Tenure}
 	if a := v.anchor(h); a != nil {
 		note.History, note.Position = a.History, a.Position
 	}

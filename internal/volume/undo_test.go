@@ -424,6 +424,57 @@ func (w *returning) inAnySalvage() error {
 	return nil
 }
 
+// TestWhatAnInterruptedResyncBroughtIsSalvaged: another source, of another line, goes on with the resync: what had come from the first is
+// kept, once, and what a has of its own too.
+func TestWhatAnInterruptedResyncBroughtIsSalvaged(t *testing.T) {
+	if err := arrivedRun(t, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func arrivedRun(t *testing.T, o omission) error {
+	w := newReturning(t, o, false)
+	c := quietServer(t, "c", 0)
+	connect(w.b, c, lineage.Member{})
+	w.b.v.Hangup("c", errCut)
+	c.wait("SessionEnded", is[mirror.SessionEnded])
+	c.serve(3)
+	put(t, c.v, 0, random(80, 24*testRegion)) // what b writes from now on is not in c's line, and c writes the same regions
+	put(t, w.b.v, 1*testRegion, random(81, 20*testRegion))
+	flush(t, w.b.v)
+	for range 2 { // interrupted twice in the same tenure: that makes no salvage
+		var g *gate
+		p := beginVia(w.b, w.a, lineage.Member{Mode: lineage.Async}, false, func(p *pipe) Stream { g = newGate(p, 6); return g })
+		g.waitHeld(t)
+		_ = p.Close(errCut)
+		w.a.wait("SessionEnded", is[mirror.SessionEnded])
+		w.b.wait("LinkDown", is[mirror.LinkDown])
+		w.a.crash(false)
+		if list := w.a.v.Salvages(); len(list) != 0 {
+			return fmt.Errorf("%d salvages in the middle of one source's resync: %+v", len(list), list)
+		}
+	}
+	arrived := content(t, w.a)
+	mine := map[int64]bool{}
+	for r := int64(1); r < 21; r++ {
+		if bytes.Equal(region(w.a, r), region(w.b, r)) && !bytes.Equal(region(w.a, r), w.before[r*testRegion:][:testRegion]) {
+			mine[r] = true
+		}
+	}
+	if len(mine) < 3 {
+		t.Fatalf("only %d regions had come from b", len(mine))
+	}
+	connect(c, w.a, lineage.Member{})
+	same(t, w.a, c)
+	kept, _ := salvaged(w.a)
+	for r := range mine {
+		if n := slices.IndexFunc(kept[r], func(p []byte) bool { return bytes.Equal(p, arrived[r*testRegion:][:testRegion]) }); n < 0 {
+			return fmt.Errorf("region %d, which had come from b, is in none of %d salvages", r, len(kept[r]))
+		}
+	}
+	return w.inAnySalvage()
+}
+
 // TestStaleImagesStayAway: after a rollback and another resync, a rollback restores the newer anchor.
 func TestStaleImagesStayAway(t *testing.T) {
 	w := newReturning(t, 0, false)
@@ -745,6 +796,7 @@ func TestEveryProtectionIsNeeded(t *testing.T) {
 		{"the log is dropped after the adoption", omitAdoptFirst, func(t *testing.T, o omission) error { return resyncCrashes(t, o, 1) }},
 		{"unknown versions are salvaged", omitSalvageUnknown, unknownRun},
 		{"what a rollback overwrites is salvaged", omitSalvageRollback, rollBackRun},
+		{"what an interrupted resync brought is salvaged", omitSalvageArrived, arrivedRun},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := c.run(t, c.omit)
