@@ -83,8 +83,20 @@ func (w *world) checkSessions(s *server) {
 	}
 	for name, l := range t.v.Status(time.Now()).Links {
 		x := w.byName(name)
-		if v := x.volume(); l.Up && v != nil && !x.fresh.Load() && !x.out.Load() && !x.changing.Load() && v.Header().Promised.Less(t.term) {
-			w.failLocked("G3", "%s has a session with %s, and its promise %s is older than the term %s", name, s.name, v.Header().Promised, t.term)
+		older := false
+		if v := x.volume(); l.Up && v != nil && !x.fresh.Load() && !x.out.Load() && !x.changing.Load() {
+			older = v.Header().Promised.Less(t.term)
+		}
+		if !older {
+			delete(t.older, name)
+			continue
+		}
+		since, seen := t.older[name]
+		if !seen { // who overrules a promise goes on in its generation, and hangs up at once
+			t.older[name] = time.Now()
+		}
+		if seen && time.Since(since) > time.Second {
+			w.failLocked("G3", "%s has a session with %s, and its promise %s is older than the term %s", name, s.name, x.volume().Header().Promised, t.term)
 		}
 	}
 }

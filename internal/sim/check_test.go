@@ -82,7 +82,7 @@ func (w *world) checkTenure(s *server) {
 	if t == nil {
 		w.checkOpening(s, h.Served)
 	}
-	t = &tenure{spoiled: left || s.hasFailed(), p: s.proc, v: s.volume(), term: h.Served, base: map[int64]int{}, last: map[int64]int{}, busy: map[int64]bool{}}
+	t = &tenure{spoiled: left || s.hasFailed(), p: s.proc, v: s.volume(), term: h.Served, base: map[int64]int{}, last: map[int64]int{}, busy: map[int64]bool{}, older: map[string]time.Time{}}
 	s.proc.tenure = t
 	w.tally("tenures")
 	w.log(s.name, "is seen to serve in term %s", h.Served)
@@ -251,7 +251,7 @@ func (w *world) checkKept(s *server) {
 	s.seen = seen
 	for _, at := range spots {
 		now, durable := w.at(s, at)
-		if d := w.safeBelow(at, durable); d != 0 && settled {
+		if d := w.safeBelow(at, durable); d != 0 {
 			s.hold(w, at, d)
 		}
 		for _, h := range s.held[at] {

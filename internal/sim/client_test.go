@@ -51,9 +51,10 @@ type tenure struct {
 	busy    map[int64]bool // sectors of requests under way
 	flying  int            // requests under way
 	writes  []*write
-	flushed []*write      // of them, those that a flush made safe, in that order
-	below   []*write      // what was safe before it began
-	epoch   lineage.Epoch // of the record that checkMembers saw
+	flushed []*write             // of them, those that a flush made safe, in that order
+	below   []*write             // what was safe before it began
+	epoch   lineage.Epoch        // of the record that checkMembers saw
+	older   map[string]time.Time // since when somebody whose promise is older is seen to have a session
 	over    bool
 	via     *process // the target that it is served from, since the source's disk failed
 	spoiled bool     // a write failed: what it left cannot be told from its number

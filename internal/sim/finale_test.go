@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -173,7 +174,8 @@ func (w *world) continueMirror(src *server, target string) {
 func (w *world) readmit(src, s *server) {
 	w.order(src, false, "replace "+s.name, func(ctx context.Context, a api.Service) error {
 		_, err := a.ChangeMirror(ctx, api.MirrorChange{Volume: volumeName, Target: s.name, Action: "remove"})
-		if err != nil && !s.out.Load() {
+		var said *api.Error
+		if gone := errors.As(err, &said) && said.Rule == lineage.RuleNotAMember; err != nil && !gone && !s.out.Load() {
 			return err
 		}
 		if _, err = a.ChangeMirror(ctx, api.MirrorChange{Volume: volumeName, Target: s.name, Action: "add", Path: s.path}); err == nil {
