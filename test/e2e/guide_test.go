@@ -29,6 +29,7 @@ var serverPrompt = regexp.MustCompile(`(?m)^([a-z]+)# (.*)$`)
 // The administrator's guide and the pages like it work as printed: at servers with their own mounts and network, one command
 // after the other. With -update what they print is written into the pages.
 func TestServerPages(t *testing.T) {
+	mountPoints(t)
 	count := 0
 	for _, pattern := range serverPages {
 		for _, page := range must(filepath.Glob(pattern)) {

@@ -67,15 +67,21 @@ ip link set switch up
 echo ready
 exec sleep infinity`
 
+// mountPoints makes what servers mount over. They stay until the test and all its parts are over: the kernel unmounts, in every other
+// mount namespace, what is on a directory that is removed.
+func mountPoints(t *testing.T) {
+	t.Helper()
+	for _, dir := range []string{"/dev/keelson", "/dev/vg0"} {
+		if err := os.Mkdir(dir, 0o755); err == nil {
+			t.Cleanup(func() { _ = os.Remove(dir) }) // not empty: another test of this machine uses it
+		}
+	}
+}
+
 // newServers makes servers with these names; the first has the address 10.0.0.1.
 func newServers(t *testing.T, names ...string) *servers {
 	t.Helper()
 	s := &servers{t: t, dir: folder(t), all: map[string]*server{}, unit: unitStarts(t)}
-	for _, dir := range []string{"/dev/keelson", "/dev/vg0"} { // to mount over
-		if err := os.Mkdir(dir, 0o755); err == nil {
-			t.Cleanup(func() { _ = os.Remove(dir) }) // another test of this machine may use it
-		}
-	}
 	s.net = s.hold("switch", switchScript)
 	for i, name := range names {
 		own := filepath.Join(s.dir, name)
