@@ -204,6 +204,12 @@ func (a *vol) deliver(heir lineage.Heir) {
 	})
 }
 
+// turn is a lock that is held during I/O. A channel, so that the clock of a simulation goes on while somebody waits for it.
+type turn chan struct{}
+
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }
+
 // createHere makes a replica on this server. When it fails nothing is left behind, unless the agent dies meanwhile: then
 // the remains are cleared at its start (openVolumes).
 func (n *Node) createHere(_ context.Context, _ string, r *createRequest) (createAnswer, error) {

@@ -28,7 +28,7 @@ func idle(t *testing.T) *Node {
 	cfg.Node, cfg.State = "a", t.TempDir()
 	events := journal.Open(journal.Options{FS: vfs.NewMem(1), Dir: "/events", Node: "a", Max: 16, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	t.Cleanup(func() { events.Close() })
-	n := &Node{cfg: cfg, out: Outside{FS: vfs.OS}, log: slog.New(slog.DiscardHandler), ctx: t.Context(), peers: map[string]*neighbour{}, events: events,
+	n := &Node{making: make(turn, 1), cfg: cfg, out: Outside{FS: vfs.OS}, log: slog.New(slog.DiscardHandler), ctx: t.Context(), peers: map[string]*neighbour{}, events: events,
 		volumes: map[string]*vol{}, broken: map[string]error{}, changed: make(chan struct{}), nbd: nbd.NewServer(nbd.Options{})}
 	n.id.Cluster, n.id.Node = "c", "a"
 	return n

@@ -65,7 +65,7 @@ type Node struct {
 	checking chan struct{} // one check at a time looks at the disks
 	loads    chan struct{} // a token for each measurement that others make here
 
-	making sync.Mutex // one replica at a time is made or forgotten; before mu
+	making turn // one replica at a time is made or forgotten; before mu
 
 	mu      sync.Mutex
 	volumes map[string]*vol  // by name
@@ -112,6 +112,7 @@ func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outsi
 		out.FS = vfs.OS
 	}
 	n := &Node{
+		making:  make(turn, 1),
 		started: time.Now(),
 		cfg:     cfg, out: out, id: id, log: log, ctx: ctx, peers: map[string]*neighbour{},
 		volumes: map[string]*vol{}, views: map[string]*view{}, broken: map[string]error{},
