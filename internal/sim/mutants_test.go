@@ -20,6 +20,7 @@ func takeOvers(m *mix) {
 
 // mutants are what the histories have to notice, each with seeds that are likely to.
 var mutants = []*mutant{
+	{name: "checkpoint-drains", rule: "7: an extent does not cool while a write to it is in flight"},
 	{name: "hot-before-write", seeds: []uint64{13}, rule: "6: a region is hot, durably, before a write to it is issued"},
 	{name: "data-before-map", seeds: []uint64{19}, rule: "7: ... and the data before it"},
 	{name: "new-generation", rule: "1: no number is used twice"},
@@ -69,7 +70,6 @@ var elsewhere = []*mutant{
 	{name: "admit-unread", rule: "17: a newcomer has the record before it is in it"},
 	{name: "touched-stays-hot", rule: "7: an extent cools only if nothing was written to it since before the checkpoint began"},
 	{name: "write-at-open", rule: "10: durable is what a sync that succeeded says"},
-	{name: "checkpoint-drains", rule: "7: ... or was in flight then"},
 	{name: "cool-after-commit", rule: "7: ... and only after the map is durable"},
 	{name: "cut-back", tune: takeOvers, rule: "12: a target that gives up writes cuts its history back first"},
 	{name: "writes-during-comparison", rule: "13: a write during the comparison puts its regions into the set"},

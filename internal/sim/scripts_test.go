@@ -18,6 +18,7 @@ var scripts = map[string]struct {
 }{
 	"take-back":                {2, loseTheAnswer},
 	"ask":                      {2, returnOfTheSource},
+	"checkpoint-drains":        {2, coolInFlight},
 	"compare-by-position-only": {3, furtherButNotInSync},
 	"fence-not-durable":        {3, takeOverOnce},
 	"promise-not-durable":      {3, takeOverOnce},
@@ -95,6 +96,34 @@ func returnOfTheSource(w *world) {
 	w.check()
 	w.split(a, b, false)
 	w.settle()
+}
+
+// coolInFlight: a source makes checkpoints while its own disk has not done a write that its target has, and dies before it is done: its map
+// must not say that it has it.
+func coolInFlight(w *world) {
+	a := w.servers[0]
+	w.settle()
+	w.clients(4)
+	w.pause(3 * time.Second) // everything cools
+	a.slow.Store(-int64(4 * time.Second))
+	w.among = spots[:1] // of the first extent
+	t, before := a.proc.tenure, len(a.proc.tenure.writes)
+	for len(t.writes) == before {
+		w.write(t, 60)
+	}
+	w.pause(20 * time.Millisecond)
+	a.slow.Store(0)
+	w.among = spots[40:] // of others: there is something for a checkpoint to do
+	for range 30 {
+		w.write(t, 60)
+		w.pause(100 * time.Millisecond)
+	}
+	w.among = nil
+	a.proc.die(false, "")
+	a.start()
+	w.until("a serves again", a.open)
+	w.settle()
+	w.check()
 }
 
 // furtherButNotInSync: a paused target is further than what the one in sync is sure of after a crash, and has less.
