@@ -133,8 +133,14 @@ func (s *service) withoutSource(ctx context.Context, r api.Switchover, step func
 	if a == nil {
 		return nil, api.Refusal(lineage.RuleNotAMember, "volume "+r.Volume, n.cfg.Node+" has no copy of it", lineage.NextOf(lineage.RuleNotAMember))
 	}
-	a.lookForSource(ctx)
-	result, err := a.shownPlan(ctx, r)
+	var result *api.SwitchoverResult
+	var err error
+	for range lookMax {
+		a.lookForSource(ctx)
+		if result, err = a.shownPlan(ctx, r); err == nil || api.AsError(err).Rule != lineage.RuleNotSource {
+			break
+		}
+	}
 	if err != nil || r.Plan {
 		return result, err
 	}
@@ -160,6 +166,9 @@ func (s *service) withoutSource(ctx context.Context, r api.Switchover, step func
 	}
 	return result, nil
 }
+
+// lookMax is how often a server looks for the source: what that said before it died may arrive between a look and the judgement.
+const lookMax = 4
 
 // lookForSource asks the source now, if this server has not noticed yet what somebody else has: that it cannot be reached.
 // The machine learns of it before it judges. Takes at most gossipTimeout.

@@ -91,12 +91,15 @@ func (w *world) checkSessions(s *server) {
 			delete(t.older, name)
 			continue
 		}
+		promised := x.volume().Header().Promised
 		since, seen := t.older[name]
-		if !seen { // who overrules a promise goes on in its generation, and hangs up at once
-			t.older[name] = time.Now()
+		if !seen {
+			since = time.Now()
+			t.older[name] = since
 		}
-		if seen && time.Since(since) > time.Second {
-			w.failLocked("G3", "%s has a session with %s, and its promise %s is older than the term %s", name, s.name, x.volume().Header().Promised, t.term)
+		// A source that overrules a promise goes on in its generation, and hangs up at once.
+		if promised.Node != s.name || time.Since(since) > time.Second {
+			w.failLocked("G3", "%s has a session with %s, and its promise %s is older than the term %s", name, s.name, promised, t.term)
 		}
 	}
 }
