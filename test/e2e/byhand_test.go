@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,13 +75,22 @@ func (c *cluster) configure(limits ...string) {
 // freeAddress is a port of 127.0.0.1 that nobody listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)) // below those that the system gives to connections
+		if _, given := addressesGiven.LoadOrStore(address, true); given {
+			continue
+		}
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close()
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("100 ports in vain")
+	return ""
 }
+
+// addressesGiven are those that freeAddress returned: nobody need listen there yet.
+var addressesGiven sync.Map
 
 // edit replaces text in the node's configuration.
 func (c *cluster) edit(node, old, new string) {
