@@ -56,7 +56,8 @@ type createRequest struct {
 type createAnswer struct {
 	SizeBytes   int64 `json:"size_bytes"`
 	RegionBytes int64 `json:"region_bytes"`
-	Made        bool  `json:"made"` // the backing file
+	Made        bool  `json:"made"`  // the backing file
+	Found       bool  `json:"found"` // the replica was there already: it is not the caller's to unmake
 }
 
 // nameRequest names a replica to start or to forget.
@@ -64,6 +65,8 @@ type nameRequest struct {
 	Name   string `json:"name"`
 	Volume string `json:"volume"` // id
 	Unmake bool   `json:"unmake"` // forget: remove the backing file too (it was made a moment ago)
+	// Unnamed, of forget: only if the replica's settings do not name this server. Another source may have added it meanwhile.
+	Unnamed bool `json:"unnamed,omitempty"`
 	// Settings, of start: those that name the replica. Whatever says that the server was removed before is older.
 	Settings *lineage.Settings `json:"settings,omitempty"`
 }
@@ -276,7 +279,7 @@ func (n *Node) madeBefore(a *vol, dir string, r *createRequest) *createAnswer {
 	if h.Volume != r.Header.Volume || h.Cluster != n.id.Cluster || h.Node != n.cfg.Node || h.Role != lineage.RoleTarget || h.Backing.Path != r.Path || h.SizeBytes != r.SizeBytes {
 		return nil
 	}
-	return &createAnswer{SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes}
+	return &createAnswer{SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes, Found: true}
 }
 
 // diskInUse refuses a disk that somebody uses, and says who, as far as that can be seen.
@@ -313,6 +316,12 @@ func (n *Node) forget(r nameRequest) error {
 	if a != nil && a.id != r.Volume {
 		n.mu.Unlock()
 		return api.Refusal(ruleUnknownVolume, "volume "+r.Name+" on "+n.cfg.Node, "is another volume of that name", "")
+	}
+	if a != nil && r.Unnamed {
+		if m := a.v.Header().Settings.Find(n.cfg.Node); m != nil && !m.Removed {
+			n.mu.Unlock()
+			return api.Refusal(lineage.RuleAlreadyMember, "volume "+r.Name+" on "+n.cfg.Node, "is named by the volume's settings", lineage.NextOf(lineage.RuleAlreadyMember))
+		}
 	}
 	delete(n.volumes, r.Name)
 	delete(n.broken, r.Name)

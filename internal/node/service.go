@@ -268,6 +268,12 @@ func (s *service) ChangeMirror(ctx context.Context, r api.MirrorChange) (*api.Vo
 	}
 	undo := func() {}
 	if r.Action == "add" {
+		select { // two administrators: the second sees what the first has done, and unmakes nothing of it
+		case a.adding <- struct{}{}:
+			defer a.adding.Unlock()
+		case <-ctx.Done():
+			return nil, api.AsError(ctx.Err())
+		}
 		if undo, err = s.addReplica(ctx, a, r); err != nil {
 			return nil, err
 		}
@@ -323,9 +329,12 @@ func (s *service) addReplica(ctx context.Context, a *vol, r api.MirrorChange) (u
 		return nil, err
 	}
 	return func() {
+		if answer.Found {
+			return
+		}
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 		defer cancel()
-		if err := n.forgetAt(clean, r.Target, nameRequest{Name: a.name, Volume: a.id, Unmake: answer.Made}); err != nil {
+		if err := n.forgetAt(clean, r.Target, nameRequest{Name: a.name, Volume: a.id, Unmake: answer.Made, Unnamed: true}); err != nil {
 			n.log.Warn("a replica that was not wanted in the end could not be unmade", "node", r.Target, "volume", a.name, "err", err)
 		}
 	}, nil

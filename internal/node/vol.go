@@ -40,6 +40,7 @@ type vol struct {
 	ending   sync.Once
 	ended    error // of ending
 
+	adding   turn          // one copy at a time is added by this source
 	applying chan struct{} // a slot for the one write of a salvage that another server may have under way here
 	applied  string        // which salvage it was of, and for whom; whoever has the slot
 
@@ -80,7 +81,7 @@ func newVol(n *Node, name string) (*vol, error) {
 	a := &vol{
 		n: n, name: name, dir: filepath.Join(n.volumesDir(), name), session: n.id.Incarnation,
 		wake: make(chan struct{}, 1), replies: map[uint64]chan mirror.Reply{}, asked: map[uint64]*incoming{},
-		dials: map[string]*dialing{}, steps: map[string]func(mirror.PlanStep){}, done: make(chan struct{}), applying: make(chan struct{}, 1),
+		dials: map[string]*dialing{}, steps: map[string]func(mirror.PlanStep){}, done: make(chan struct{}), applying: make(chan struct{}, 1), adding: make(turn, 1),
 	}
 	a.ctx, a.stop = context.WithCancel(context.Background())
 	o := volume.Options{FS: n.out.FS, Dir: a.dir, Limits: n.volumeLimits(), Post: a.post, Log: n.log, Crash: n.crash, Owner: a.mine}

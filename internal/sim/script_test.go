@@ -161,6 +161,25 @@ func TestTwoAreAddedAtOnce(t *testing.T) {
 	})
 }
 
+// TestOneIsAddedTwiceAtOnce: two administrators add the same copy at the same moment. One is refused, and the copy stays.
+func TestOneIsAddedTwiceAtOnce(t *testing.T) {
+	script(t, 3, func(w *world) {
+		w.create()
+		c := w.servers[2]
+		for range 30 {
+			w.until("b and c mirror", func() bool { return slices.Equal(w.inStep(), []string{"b", "c"}) })
+			w.remove(w.servers[0], c)
+			w.until("it is forgotten", func() bool { return !c.changing.Load() && c.volume() == nil })
+			for range 2 {
+				w.add(w.servers[0], c)
+				w.pause(time.Duration(w.rng.IntN(3000)) * time.Microsecond)
+			}
+			w.admins.Wait()
+		}
+		w.until("b and c mirror", func() bool { return slices.Equal(w.inStep(), []string{"b", "c"}) })
+	})
+}
+
 // TestCrashOfARemoval: a server that loses its power at any moment of its removal has forgotten its copy in the end, and can get another.
 func TestCrashOfARemoval(t *testing.T) {
 	script(t, 3, func(w *world) {
