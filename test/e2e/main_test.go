@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -47,6 +48,14 @@ func run(m *testing.M) int {
 	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	gone, err := takeAwayRemains()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "what an earlier run left could not be taken away: %v\n", err)
+		return 1
+	}
+	if len(gone) > 0 {
+		fmt.Printf("an earlier run left, taken away: %s\n", strings.Join(gone, ", "))
 	}
 	return m.Run()
 }
