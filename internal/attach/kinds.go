@@ -21,8 +21,8 @@ var kindsInOrder = []struct {
 	name      string
 	supported func() error
 }{
+	{NBD, nbdkernel.Supported}, // a restart of the agent fails no request
 	{Loop, loop.Supported},
-	{NBD, nbdkernel.Supported}, // the last one until make vm-test has passed as a whole (test/vm/README.md)
 }
 
 // choose picks the kind: the one wished for, or the best that this machine has.

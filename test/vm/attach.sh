@@ -42,7 +42,7 @@ say "three agents mirror, with 2 ms +-1 ms and 0.5 % loss on every link"
 
 dev=$(k a volume attach data)
 [ "$dev" = $base/a/dev/data ] || fail "attach prints $dev"
-k a status | grep 'device  *nbd /dev/nbd' || fail "the device is no kernel nbd"
+k a status | grep 'device  *nbd /dev/nbd' || fail "auto took no kernel nbd"
 real=$(readlink $dev)
 [ "$(cat /sys/block/${real#/dev/}/queue/write_cache)" = "write back" ] || fail "no flush"
 [ "$(cat /sys/block/${real#/dev/}/queue/discard_max_bytes)" -gt 0 ] || fail "no trim"

@@ -82,7 +82,6 @@ func configure(share string) error {
 		}
 		a := config.Default()
 		a.Node, a.Cluster = node, ca.Cluster
-		a.Device.Attach = "nbd"
 		a.State, a.API.Socket, a.NBD.Socket = ".", "agent.sock", "nbd.sock"
 		a.Device.Directory, a.Device.RestartWait = "dev", config.Duration(restartWait)
 		patient(&a.Limits)
