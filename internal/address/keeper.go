@@ -31,6 +31,8 @@ type Options struct {
 	Log     *slog.Logger
 	Note    func(level, message, next string) // an event for the administrator; must not block
 	Changed func()                            // what Status says has changed; must not block
+	Coming  func()                            // called before it is set or renewed
+	Going   func()                            // called before it is taken away: the last moment in which clients can be told; bounded
 }
 
 // Status is what there is now.
@@ -143,6 +145,7 @@ func (k *Keeper) run(ctx context.Context) {
 
 // set puts the address here, or renews it, and reports whether it is here.
 func (k *Keeper) set() bool {
+	k.o.Coming()
 	err := k.o.Address.add(uint32(lifetime / time.Second))
 	if err != nil {
 		if k.show(Status{Failed, err.Error()}) {
@@ -162,6 +165,7 @@ func (k *Keeper) unset() {
 	if was == Absent {
 		return
 	}
+	k.o.Going()
 	if err := k.o.Address.remove(); err != nil {
 		if k.show(Status{Set, err.Error()}) {
 			k.o.Note("error", "the service address is not taken away: "+err.Error(), fmt.Sprintf("ip address del %s dev %s", k.o.Address.Prefix, k.o.Address.Interface))

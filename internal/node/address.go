@@ -2,11 +2,15 @@ package node
 
 import (
 	"net/netip"
+	"time"
 
 	"keelson/internal/address"
 	"keelson/internal/api"
 	"keelson/internal/vfs"
 )
+
+// leaveMax is how long a service address stays for clients of NBD to take their last replies.
+const leaveMax = time.Second
 
 // newAddress makes the keeper of the volume's service address; nil if it has none at this server.
 func (a *vol) newAddress() *address.Keeper {
@@ -17,7 +21,13 @@ func (a *vol) newAddress() *address.Keeper {
 	}
 	return address.Open(address.Options{
 		Address: address.Address{Prefix: prefix, Interface: v.ServiceInterface}, Log: a.n.log, Changed: a.n.bump,
-		Note: func(level, message, next string) { a.note(level, "volume "+a.name, "", message, next) },
+		Note:   func(level, message, next string) { a.note(level, "volume "+a.name, "", message, next) },
+		Coming: func() { a.n.nbd.Return(prefix.Addr()) },
+		Going: func() {
+			if a.n.cfg.NBD.Address != "" {
+				a.n.nbd.Leave(prefix.Addr(), leaveMax)
+			}
+		},
 	})
 }
 

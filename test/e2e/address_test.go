@@ -2,7 +2,10 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"regexp"
 	"runtime"
@@ -21,6 +24,9 @@ const (
 	servicePort    = "10809"
 )
 
+// toldMax is less than what the kernel of a server without the address takes to tell a client something all the same.
+const toldMax = 10 * time.Second
+
 // lan is the network that the agents of a cluster are in: a namespace for each server and one for a client, all on one bridge.
 type lan struct {
 	c      *cluster
@@ -29,8 +35,8 @@ type lan struct {
 
 func (n *lan) namespace(who string) string { return n.prefix + who }
 
-// intoNamespaces moves the cluster's agents into network namespaces and gives the volume a service address.
-func (c *cluster) intoNamespaces() *lan {
+// intoNamespaces moves the cluster's agents into network namespaces and gives the volume a service address. The configurations get these lines too.
+func (c *cluster) intoNamespaces(nbdLines, volumeLines string) *lan {
 	c.t.Helper()
 	n := &lan{c, fmt.Sprintf("ke%d-", os.Getpid())}
 	for _, node := range c.nodes {
@@ -68,8 +74,8 @@ func (c *cluster) intoNamespaces() *lan {
 		for old, now := range listens {
 			text = strings.ReplaceAll(text, old, now)
 		}
-		text = strings.Replace(text, "[nbd]\n", fmt.Sprintf("[nbd]\naddress = \"0.0.0.0:%s\"\n", servicePort), 1)
-		text = strings.Replace(text, "[log]", fmt.Sprintf("[[volume]]\nname = %q\nservice-address = \"%s/24\"\nservice-interface = \"eth0\"\n\n[log]", c.name, serviceAddress), 1)
+		text = strings.Replace(text, "[nbd]\n", fmt.Sprintf("[nbd]\naddress = \"0.0.0.0:%s\"\n%s", servicePort, nbdLines), 1)
+		text = strings.Replace(text, "[log]", fmt.Sprintf("[[volume]]\nname = %q\nservice-address = \"%s/24\"\nservice-interface = \"eth0\"\n%s\n[log]", c.name, serviceAddress, volumeLines), 1)
 		must(0, os.WriteFile(c.path(node, "keelson.toml"), []byte(text), 0o600))
 	}
 	for _, node := range c.nodes {
@@ -125,6 +131,25 @@ func (n *lan) reaches(node string, want []byte) {
 	})
 }
 
+// speaks is a connection of the client to the service address that has heard the server's greeting and says only this.
+func (n *lan) speaks(words ...byte) (conn net.Conn) {
+	n.c.t.Helper()
+	err := n.from("client", func() (err error) {
+		if conn, err = net.Dial("tcp", serviceAddress+":"+servicePort); err != nil {
+			return err
+		}
+		_, err = io.ReadFull(conn, make([]byte, 18))
+		if err == nil {
+			_, err = conn.Write(words)
+		}
+		return err
+	})
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	return conn
+}
+
 // has reports whether the node has the service address.
 func (n *lan) has(node string) bool {
 	return strings.Contains(sh(n.c.t, "ip", "-n", n.namespace(node), "address", "show", "dev", "eth0"), serviceAddress+"/24")
@@ -147,11 +172,19 @@ func (n *lan) alone(node string) {
 // agent was killed and that has the address still; when that one comes back it lets it go. Without an agent it would go by itself.
 func TestServiceAddressFollowsTheSource(t *testing.T) {
 	c := demo(t, "64MiB")
-	n := c.intoNamespaces()
+	n := c.intoNamespaces("", "")
 	want := c.writeAt("a", 0, 64<<10, 7)
 	n.reaches("a", want)
 	n.alone("a")
+	idle := []net.Conn{n.speaks(), n.speaks([]byte("\x00\x00\x00\x03IHAVEOPT\x00\x00\x00\x01\x00\x00\x00\x04data")...)} // in a handshake; in use (NBD_OPT_EXPORT_NAME)
 	c.run("a", "switchover", c.name, "--to", "b", "--yes")
+	for i, conn := range idle {
+		must(0, conn.SetReadDeadline(time.Now().Add(toldMax)))
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("client %d, which only listens, was not told before the address went: it would wait for ever", i)
+		}
+		_ = conn.Close()
+	}
 	n.reaches("b", want)
 	n.alone("b")
 	v, err := c.volume("b")

@@ -59,7 +59,7 @@ func (s *Server) admit(nc net.Conn) <-chan struct{} {
 		s.opts.Log.Warn("nbd: connection refused: there are too many already", "connections_max", s.opts.ConnectionsMax)
 	}
 	s.full = full
-	if full || s.closed {
+	if full || s.closed || s.hasLeft(nc) {
 		nc.Close()
 		ended := make(chan struct{})
 		close(ended)

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -79,6 +80,7 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	closed    bool
 	full      bool // the last connection was refused because there were too many
+	left      map[netip.Addr]struct{}
 }
 
 // export is a device under a name. It is never changed after it was made.
@@ -103,6 +105,7 @@ func NewServer(o Options) *Server {
 		exports:   map[string]*export{},
 		conns:     map[*conn]struct{}{},
 		listeners: map[net.Listener]struct{}{},
+		left:      map[netip.Addr]struct{}{},
 	}
 }
 
