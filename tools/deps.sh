@@ -8,7 +8,7 @@ needs="fio:fio nbdinfo:libnbd-bin nbdcopy:libnbd-bin nbdfuse:libnbd-bin nbdkit:n
 qemu-storage-daemon:qemu-system-common mkfs.ext4:e2fsprogs e2fsck:e2fsprogs debugfs:e2fsprogs fusermount3:fuse3
 mkfs.xfs:xfsprogs xfs_repair:xfsprogs mkfs.btrfs:btrfs-progs fstrim:util-linux
 promtool:prometheus chromium:chromium node:nodejs npm:npm curl:curl losetup:mount mount:mount ip:iproute2 unshare:util-linux nsenter:util-linux
-psql:postgresql-client python3:python3 cmp:diffutils dbus-daemon:dbus-daemon gcc:gcc git:git"
+psql:postgresql-client python3:python3 cmp:diffutils dbus-daemon:dbus-daemon gcc:gcc git:git openssl:openssl"
 
 PATH=$PATH:/usr/sbin:/sbin
 missing=""

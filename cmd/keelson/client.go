@@ -49,8 +49,8 @@ func clientAdd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "add NAME --dir DIR", Short: "Admits a client, and writes its key and certificate into a directory",
 		Long: `Makes a key and admits it as a client of NBD over TCP on every server ([nbd] tls = true). DIR gets ca-cert.pem, client-cert.pem and
-client-key.pem, the names that qemu and libnbd look for (tls-creds-x509,dir=DIR; ?tls-certificates=DIR). Servers show certificates
-with the name NODE.keelson: tell the client to expect that one (tls-hostname).`,
+client-key.pem, the names that qemu and libnbd look for (tls-creds-x509,dir=DIR; ?tls-certificates=DIR). Servers show a certificate that
+is good for NODE.keelson, their address that was dialed, and the service addresses and names of their volumes.`,
 		Example: "  keelson client add vm-host-1 --dir /etc/keelson/client",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {

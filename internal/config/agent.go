@@ -145,6 +145,7 @@ type Volume struct {
 	// ServiceAddress, such as 192.0.2.10/24, is an address of ServiceInterface while this server is source; "": none.
 	ServiceAddress   string `toml:"service-address"`
 	ServiceInterface string `toml:"service-interface"`
+	ServiceName      string `toml:"service-name"` // DNS name by which clients dial wherever the source is; "": none
 }
 
 // Volume is what is said of that volume; nothing, if nothing is.

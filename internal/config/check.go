@@ -131,12 +131,17 @@ func (c *checker) addresses(a *Agent) {
 // volumeName is what a volume's name looks like, as package api demands it.
 var volumeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
 
+// dnsName is what a DNS name looks like in lower case, without a dot at its end and without wildcards.
+var dnsName = regexp.MustCompile(`^([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+const dnsNameBytesMax = 253
+
 // interfaceBytesMax is what the kernel keeps of an interface's name, with a zero at the end.
 const interfaceBytesMax = 16
 
 // volumes checks that no two volumes get the same folder, or address.
 func (c *checker) volumes(volumes []Volume) {
-	names, folders, addresses := map[string]bool{}, map[string]string{}, map[netip.Addr]string{}
+	names, folders, addresses, services := map[string]bool{}, map[string]string{}, map[netip.Addr]string{}, map[string]string{}
 	for i, v := range volumes {
 		key := fmt.Sprintf("volume[%d]", i)
 		c.that(volumeName.MatchString(v.Name), key+".name", "%q is no volume name: up to 63 letters, digits, '_', '.' and '-', beginning with a letter or digit", v.Name)
@@ -153,6 +158,13 @@ func (c *checker) volumes(volumes []Volume) {
 				"%q is no interface: name the one that is to have the service address, as in \"eth0\"", v.ServiceInterface)
 			c.that(err != nil || addresses[ip] == "", key+".service-address", "%s is that of volume %s already", ip, addresses[ip])
 			addresses[ip] = v.Name
+		}
+		if name := strings.ToLower(v.ServiceName); name != "" {
+			_, isAddress := netip.ParseAddr(name)
+			c.that(dnsName.MatchString(name) && len(name) <= dnsNameBytesMax && isAddress != nil, key+".service-name", "%q is no DNS name: write it as in \"data.example.com\"", v.ServiceName)
+			c.that(!strings.HasSuffix(name, ".keelson"), key+".service-name", "%q is a server's name: choose one that does not end with .keelson", v.ServiceName)
+			c.that(services[name] == "", key+".service-name", "%s is that of volume %s already", v.ServiceName, services[name])
+			services[name] = v.Name
 		}
 		if v.Mount == "" {
 			continue

@@ -71,7 +71,7 @@ func TestRenderedIsLoadedAsTheSame(t *testing.T) {
 	a.NBD.Address, a.NBD.TLS = "127.0.0.1:10809", true
 	a.Log = Log{Level: "debug", Format: "json"}
 	a.Hooks.Directory = "/etc/keelson/hooks"
-	a.Volumes = []Volume{{Name: "data", Mount: "/srv/data", MountOptions: "noatime,discard", ServiceAddress: "192.0.2.10/24", ServiceInterface: "eth0"}, {Name: "other"}}
+	a.Volumes = []Volume{{Name: "data", Mount: "/srv/data", MountOptions: "noatime,discard", ServiceAddress: "192.0.2.10/24", ServiceInterface: "eth0", ServiceName: "data.example.com"}, {Name: "other"}}
 	a.Limits.SyncTimeout, a.Limits.QueueBytes, a.Limits.HotExtentsMax = Duration(1500e6), 3<<20, 17
 	b, err := Parse("/etc/keelson.toml", Render(a))
 	if err != nil {
@@ -128,6 +128,11 @@ func TestProblemsNameFileLineKeyAndReason(t *testing.T) {
 		{"service interface", minimal + "[[volume]]\nname = \"x\"\nservice-address = \"192.0.2.10/24\"\n", `volume[0].service-interface: "" is no interface`},
 		{"service address twice", minimal + "[[volume]]\nname = \"x\"\nservice-address = \"192.0.2.10/24\"\nservice-interface = \"eth0\"\n[[volume]]\nname = \"y\"\nservice-address = \"192.0.2.10/32\"\nservice-interface = \"eth1\"\n",
 			`/k.toml:9: volume[1].service-address: 192.0.2.10 is that of volume x already`},
+		{"service name", minimal + "[[volume]]\nname = \"x\"\nservice-name = \"*.example.com\"\n", `/k.toml:5: volume[0].service-name: "*.example.com" is no DNS name`},
+		{"service name that is an address", minimal + "[[volume]]\nname = \"x\"\nservice-name = \"192.0.2.10\"\n", `/k.toml:5: volume[0].service-name: "192.0.2.10" is no DNS name`},
+		{"service name of a server", minimal + "[[volume]]\nname = \"x\"\nservice-name = \"B.Keelson\"\n", `/k.toml:5: volume[0].service-name: "B.Keelson" is a server's name`},
+		{"service name twice", minimal + "[[volume]]\nname = \"x\"\nservice-name = \"d.example\"\n[[volume]]\nname = \"y\"\nservice-name = \"D.example\"\n",
+			`/k.toml:8: volume[1].service-name: D.example is that of volume x already`},
 		{"hook limit", minimal + "[hooks]\nlimit = \"1ms\"\n", `/k.toml:4: hooks.limit: 1ms is not from 100ms to 1h`},
 		{"tls without address", minimal + "[nbd]\ntls = true\n", `/k.toml:4: nbd.tls: needs nbd.address`},
 		{"dead-after", minimal + "[limits]\nheartbeat = \"4s\"\n", `limits.dead-after: 5s is less than twice the heartbeat (4s)`},

@@ -84,6 +84,7 @@ func (n *Node) lookAround(r *factsRequest, s *preflight.Server) {
 		d := probe.Disk(a.v.Header().Backing.Path, n.cfg.State, a.device.Status().Device, true, r.Quick)
 		d.Volume = a.name
 		s.Disks = append(s.Disks, d)
+		s.Services = append(s.Services, n.servicesOf(a.name)...)
 	}
 	if r.Path != "" {
 		d := probe.Disk(r.Path, n.cfg.State, "", false, r.Quick)

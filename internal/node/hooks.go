@@ -108,6 +108,7 @@ func (a *vol) hookVars() []string {
 		"VOLUME": a.name, "NODE": a.n.cfg.Node, "SOCKET": a.n.cfg.API.Socket, "ROLE": roleName(view.Role), "STATE": stateOf(view, a.failed()),
 		"REASON": view.Reason, "SOURCE": view.Source, "MOUNT": d.Mount.Point, "MOUNT_STATE": d.Mount.State,
 		"SERVICE_ADDRESS": a.n.cfg.Volume(a.name).ServiceAddress, "SERVICE_INTERFACE": a.n.cfg.Volume(a.name).ServiceInterface,
+		"SERVICE_NAME": a.n.cfg.Volume(a.name).ServiceName,
 	}
 	if d.State == attach.Attached {
 		vars["DEVICE"] = d.Link

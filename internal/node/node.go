@@ -50,7 +50,8 @@ type Node struct {
 	rejections rejections
 
 	ca      atomic.Pointer[peer.CA] // nil: this server does not have its key
-	crashAt string                  // test hook: see crash
+	shown   shown
+	crashAt string // test hook: see crash
 	ids     atomic.Uint64
 	server  *peer.Server       // of peers
 	stop    context.CancelFunc // ends ctx
@@ -133,7 +134,7 @@ func newNode(ctx context.Context, cfg *config.Agent, id peer.Identity, out Outsi
 	}
 	if cfg.NBD.TLS {
 		options.TLSRequired = true // on TCP; a unix socket is guarded by its mode
-		options.TLS = n.id.ClientsTLS(n.admitsClient)
+		options.TLS = n.id.ClientsTLS(n.admitsClient, n.shownToClient)
 	}
 	n.nbd = nbd.NewServer(options)
 	return n, nil

@@ -76,11 +76,11 @@ func clientTLS(id Identity, wantNode, alpn string) *tls.Config {
 }
 
 // ClientsTLS is the configuration of a port for the cluster's members, and for clients that are no servers: those whose key
-// admitted knows. The CA's signature alone lets nobody in, see Gate.
-func (id Identity) ClientsTLS(admitted func(key string) bool) *tls.Config {
+// admitted knows. The CA's signature alone lets nobody in, see Gate. What is shown to them is that of shown: see CA.SignService.
+func (id Identity) ClientsTLS(admitted func(key string) bool, shown func(*tls.ClientHelloInfo) *tls.Certificate) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return id.certificate(), nil },
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return shown(hello), nil },
 		ClientAuth:     tls.RequireAndVerifyClientCert,
 		ClientCAs:      id.CA,
 		VerifyConnection: func(s tls.ConnectionState) error {

@@ -124,7 +124,7 @@ func (ca *CA) SignClient(name string, key any) ([]byte, error) {
 	if err := CheckNodeName(name); err != nil {
 		return nil, err
 	}
-	t := template(pkix.Name{CommonName: name, Organization: []string{ca.Cluster}, OrganizationalUnit: []string{"client"}})
+	t := template(pkix.Name{CommonName: name, Organization: []string{ca.Cluster}, OrganizationalUnit: []string{unitClient}})
 	t.KeyUsage = x509.KeyUsageDigitalSignature
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	der, err := x509.CreateCertificate(rand.Reader, t, ca.cert, key, ca.key)

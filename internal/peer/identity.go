@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,8 @@ import (
 // Identity is who this process is to its peers.
 //
 // A server's certificate carries three things: the cluster's id as Organization, the node's name as CommonName, and
-// the name "NODE.keelson" as its only DNS name. It is signed by the cluster's own CA, and nothing else is trusted.
+// the name "NODE.keelson", its only DNS name that ends so. It may have other names and addresses, which are for clients that are no
+// servers. It is signed by the cluster's own CA, and nothing else is trusted.
 type Identity struct {
 	Cluster     string // id of the cluster
 	Node        string
@@ -162,10 +164,16 @@ func names(cert *x509.Certificate) (cluster, node string, err error) {
 	if len(cert.Subject.Organization) != 1 || cert.Subject.Organization[0] == "" {
 		return "", "", fmt.Errorf("the certificate of %q names no cluster", cert.Subject.CommonName)
 	}
-	if len(cert.DNSNames) != 1 || !strings.HasSuffix(cert.DNSNames[0], dnsSuffix) {
+	for _, unit := range cert.Subject.OrganizationalUnit {
+		if unit == unitService || unit == unitClient {
+			return "", "", fmt.Errorf("the certificate of %q is a %s's, not a server's of a cluster", cert.Subject.CommonName, unit)
+		}
+	}
+	own := slices.DeleteFunc(slices.Clone(cert.DNSNames), func(name string) bool { return !isNodeDNS(name) })
+	if len(own) != 1 {
 		return "", "", fmt.Errorf("the certificate of %q is not a server's of a cluster", cert.Subject.CommonName)
 	}
-	node = strings.TrimSuffix(cert.DNSNames[0], dnsSuffix)
+	node = strings.TrimSuffix(own[0], dnsSuffix)
 	if err := CheckNodeName(node); err != nil {
 		return "", "", fmt.Errorf("certificate: %w", err)
 	}

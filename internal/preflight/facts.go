@@ -20,7 +20,18 @@ type Server struct {
 	CAEnds   time.Time `json:"ca_ends"`
 	CAKey    bool      `json:"ca_key"` // it can renew and invite
 
+	Services []Service `json:"services,omitempty"` // of the volumes in Disks
+
 	Reach []Reach `json:"reach"` // other servers
+}
+
+// Service is an address or a name by which clients look for a volume wherever its source is.
+type Service struct {
+	Volume  string `json:"volume"`
+	Name    string `json:"name"`            // IP address or DNS name
+	AltName string `json:"alt_name"`        // as a certificate is asked for that is good for it
+	TLS     bool   `json:"tls"`             // NBD over TCP is for clients with certificates
+	Err     string `json:"error,omitempty"` // why these are not shown a certificate that is good for the name
 }
 
 // Folder is a directory with what was measured of the file system below it.

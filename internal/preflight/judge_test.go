@@ -28,6 +28,16 @@ func wellServers() (Wanted, []Server) {
 	return want, servers
 }
 
+// serveAt makes the copies those of a volume that clients find at these addresses and names.
+func serveAt(servers []Server, names ...string) {
+	for i := range servers {
+		servers[i].Disks[0].Volume = "data"
+		for _, name := range names {
+			servers[i].Services = append(servers[i].Services, Service{Volume: "data", Name: name, AltName: "X:" + name, TLS: true})
+		}
+	}
+}
+
 func TestJudge(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -65,6 +75,23 @@ func TestJudge(t *testing.T) {
 		{"a certificate that ended", func(_ *Wanted, s []Server) { s[0].CertEnds = today.AddDate(0, 0, -3) }, "warning a certificate", "ended 2026-11-22"},
 		{"a CA that ends", func(_ *Wanted, s []Server) { s[0].CAEnds = today.AddDate(0, 1, 0) }, "warning a ca-certificate", ""},
 		{"a CA that ended", func(_ *Wanted, s []Server) { s[0].CAEnds = today.AddDate(0, -1, 0) }, "problem a ca-certificate", "nobody can be invited"},
+		{"service addresses", func(_ *Wanted, s []Server) { serveAt(s, "192.0.2.10", "data.example") }, "", ""},
+		{"a service address without TLS", func(_ *Wanted, s []Server) {
+			serveAt(s, "192.0.2.10")
+			s[0].Services[0] = Service{Volume: "data", Name: "192.0.2.10", Err: "not asked"}
+		}, "", ""},
+		{"a certificate that is not good for the service address", func(_ *Wanted, s []Server) {
+			serveAt(s, "192.0.2.10")
+			s[1].Services[0].Err = "no key"
+		}, "warning b service-certificate", "subjectAltName X:192.0.2.10"},
+		{"a certificate that is not good for the service name", func(_ *Wanted, s []Server) {
+			serveAt(s, "data.example")
+			s[0].Services[0].Err = "no key"
+		}, "warning a service-certificate", "subjectAltName X:data.example"},
+		{"a service address at one server only", func(_ *Wanted, s []Server) {
+			serveAt(s, "192.0.2.10")
+			s[1].Services = nil
+		}, "warning b service", "as source it would not be found"},
 		{"a path that is wrong", func(_ *Wanted, s []Server) {
 			s[1].Disks[0] = Disk{Path: "/x/y", Kind: KindNone, Err: "/x does not exist"}
 		}, "problem b backing", "/x does not exist"},

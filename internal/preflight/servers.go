@@ -79,6 +79,7 @@ func Judge(now time.Time, want Wanted, servers []Server, silent map[string]strin
 		j.server(&servers[i])
 	}
 	j.disks(servers)
+	j.services(servers)
 	return j.items
 }
 

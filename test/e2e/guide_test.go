@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -126,7 +127,24 @@ func serverSteps(block string) (steps []serverStep) {
 	return steps
 }
 
-// run runs one command and returns what it prints. The service manager's, and the loss of power, are played by the test.
+// copies is a folder that goes to another server.
+var copies = regexp.MustCompile(`^scp -qr (\S+) ([a-z]+):(\S+)$`)
+
+// copy plays scp.
+func (x *tour) copy(from *server, dir string, to *server, as string) {
+	x.t.Helper()
+	out := x.command(to, "mkdir -p "+as+" && tar -xC "+as)
+	packed, err := x.command(from, "tar -cC "+dir+" .").Output()
+	if err == nil {
+		out.Stdin = bytes.NewReader(packed)
+		err = out.Run()
+	}
+	if err != nil {
+		x.t.Fatalf("%s to %s at %s: %v", dir, as, to.name, err)
+	}
+}
+
+// run runs one command and returns what it prints. The service manager's, copies to other servers, and the loss of power, are played by the test.
 func (x *tour) run(step serverStep) (printed string) {
 	x.t.Helper()
 	m := x.all[step.server]
@@ -151,6 +169,10 @@ func (x *tour) run(step serverStep) (printed string) {
 	}
 	if waitFor.MatchString(step.command) {
 		x.wait("the mirrors rest before "+step.command, x.resting)
+	}
+	if to := copies.FindStringSubmatch(step.command); to != nil {
+		x.copy(m, to[1], x.all[to[2]], to[3])
+		return ""
 	}
 	line := strings.ReplaceAll(step.command, "TOKEN", x.token)
 	cmd := x.command(m, line)

@@ -24,7 +24,7 @@ const (
 // None of them ever sees an error, or a block that is not what was written last.
 type guest struct {
 	c      *cluster
-	link   string // the address that qemu connects to: it follows the source
+	link   string // the socket that qemu connects to, if it is one: it follows the source
 	socket string // of the disk as the guest sees it
 	stamps [guestJobs][guestBlocks]uint64
 	done   atomic.Int64
@@ -33,14 +33,25 @@ type guest struct {
 	failed chan error
 }
 
-// boot starts qemu and the programs. Without reconnect-delay qemu would pass a lost connection on to them as an I/O error.
+// boot starts a guest on the servers' unix sockets.
 func boot(c *cluster) *guest {
 	c.t.Helper()
-	g := &guest{c: c, link: c.path("", "source.sock"), socket: c.path("", "vm.sock"), failed: make(chan error, guestJobs)}
+	g := &guest{link: c.path("", "source.sock"), c: c}
 	g.follow("a")
-	qemu := exec.Command("qemu-storage-daemon",
-		"--blockdev", "driver=nbd,node-name=disk,server.type=unix,server.path="+g.link+",export="+c.name+",reconnect-delay=300",
+	g.start([]string{"qemu-storage-daemon"}, "server.type=unix,server.path="+g.link)
+	return g
+}
+
+// start starts qemu, by a command line to which the disk is added, and the programs. Without reconnect-delay qemu would pass a lost connection on to them as an
+// I/O error.
+func (g *guest) start(line []string, server string) {
+	c := g.c
+	c.t.Helper()
+	g.socket, g.failed = c.path("", "vm.sock"), make(chan error, guestJobs)
+	line = append(line,
+		"--blockdev", "driver=nbd,node-name=disk,"+server+",export="+c.name+",reconnect-delay=300",
 		"--nbd-server", "addr.type=unix,addr.path="+g.socket+",max-connections=8", "--export", "type=nbd,id=disk,node-name=disk,name=disk,writable=on")
+	qemu := exec.Command(line[0], line[1:]...)
 	var said strings.Builder
 	qemu.Stderr = &said
 	if err := qemu.Start(); err != nil {
@@ -72,7 +83,6 @@ func boot(c *cluster) *guest {
 		})
 	}
 	c.t.Cleanup(func() { cancel(); g.jobs.Wait() }) // before qemu's end, which would fail them
-	return g
 }
 
 // follow makes the address lead to the node, as a service address does.
@@ -150,6 +160,18 @@ func (g *guest) wait(why string) {
 	})
 }
 
+// end ends the programs, and fails if any of them failed.
+func (g *guest) end() {
+	g.c.t.Helper()
+	g.cancel()
+	g.jobs.Wait()
+	select {
+	case err := <-g.failed:
+		g.c.t.Fatal(err)
+	default:
+	}
+}
+
 // A virtual machine whose disk is a volume sees no error and loses nothing while the volume is switched over around three
 // servers, its source's agent is restarted, and its source dies and another one takes over: qemu waits, connects anew, and
 // does again what it had no answer to.
@@ -179,13 +201,7 @@ func TestVirtualMachineStaysUp(t *testing.T) {
 	c.start(source)
 	c.waitMirroring(heir, c.others(heir)...)
 	g.wait("with all servers")
-	g.cancel()
-	g.jobs.Wait()
-	select {
-	case err := <-g.failed:
-		t.Fatal(err)
-	default:
-	}
+	g.end()
 	uri, err := c.address(heir)
 	if err != nil {
 		t.Fatal(err)
