@@ -48,6 +48,8 @@ func (m *Machine) refuseToken(e TokenCame) (rule, why string) {
 		return lineage.RuleWrongHeir, fmt.Sprintf("the hand-over is for %s", h.Node)
 	case h.Term.Less(m.st.Promised):
 		return lineage.RuleOlderTerm, fmt.Sprintf("%s has promised the newer term %s", m.cfg.Self, m.st.Promised)
+	case m.in.session && m.in.from != e.From: // Mine may be from before that began to change this copy
+		return lineage.RuleSourceAlive, fmt.Sprintf("%s has a session with the source %s in term %s", m.cfg.Self, m.in.from, m.in.term)
 	case m.st.Role != lineage.RoleTarget:
 		return lineage.RuleNotTarget, fmt.Sprintf("%s is not a target but %s", m.cfg.Self, m.st.Role)
 	case m.member(m.cfg.Self) == nil && m.st.Settings.Find(m.cfg.Self) != nil && h.Settings.Version.Compare(m.st.Settings.Version) <= 0:
