@@ -72,6 +72,9 @@ func (o *overview) volume(self string, v *api.VolumeStatus) {
 	if v.MinCopies > 1 {
 		o.printf("  copies      %d hold a write, min-copies %d\n", v.Copies, v.MinCopies)
 	}
+	if len(v.Held) > 0 {
+		o.printf("  held        the copies at %s, as they were; is the new source good (its file system mounts)? keelson volume accept %s\n", strings.Join(v.Held, " "), v.Name)
+	}
 	if v.ServedFrom != "" {
 		o.printf("  served from %s\n", v.ServedFrom)
 	}

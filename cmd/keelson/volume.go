@@ -7,7 +7,7 @@ import (
 )
 
 func volumeCommand(a *app) *cobra.Command {
-	return group("volume", "Makes, shows, attaches and deletes volumes", volumeCreate(a), volumeList(a), volumeShow(a), volumeSet(a), volumeAttach(a), volumeDetach(a), volumeDelete(a))
+	return group("volume", "Makes, shows, attaches and deletes volumes", volumeCreate(a), volumeList(a), volumeShow(a), volumeSet(a), volumeAccept(a), volumeAttach(a), volumeDetach(a), volumeDelete(a))
 }
 
 // find is the volume in the status, or an error that says which there are.

@@ -99,11 +99,13 @@ func checkCopies(object string, n, most int) error {
 
 // Check finds what is wrong in the request without knowing anything else.
 func (r VolumeChange) Check() error {
-	if r.MinCopies == nil {
+	if r.MinCopies == nil && r.HoldOldCopies == nil && !r.Accept {
 		return Errorf(Usage, "volume "+r.Name, "nothing to set")
 	}
-	if err := checkCopies("volume "+r.Name, *r.MinCopies, TargetsMax+1); err != nil {
-		return err
+	if r.MinCopies != nil {
+		if err := checkCopies("volume "+r.Name, *r.MinCopies, TargetsMax+1); err != nil {
+			return err
+		}
 	}
 	return checkVolume(r.Name)
 }

@@ -31,6 +31,7 @@ type VolumeStatus struct {
 	Role           string           `json:"role"` // of the agent asked: source | target | none
 	State          string           `json:"state"`
 	Reason         string           `json:"reason"`
+	Rule           string           `json:"rule,omitempty"` // of Reason
 	Source         string           `json:"source"`
 	Term           uint64           `json:"term"`
 	Generation     string           `json:"generation"`
@@ -51,6 +52,8 @@ type VolumeStatus struct {
 	Views          []View           `json:"views,omitempty"`           // attached at the agent asked
 	Attach         *AttachStatus    `json:"attach,omitempty"`          // of the agent asked; none if it has no copy or nothing is wished
 	ServiceAddress *ServiceAddress  `json:"service_address,omitempty"` // of the agent asked; none if its configuration names none
+	HoldOldCopies  bool             `json:"hold_old_copies,omitempty"` // a take-over by force keeps the other copies as they were until it is accepted
+	Held           []string         `json:"held,omitempty"`            // the servers whose copies are kept so now
 	Undo           *UndoStatus      `json:"undo,omitempty"`            // of the agent asked
 	Salvage        *SalvageStatus   `json:"salvage,omitempty"`
 }
@@ -93,6 +96,7 @@ type MirrorStatus struct {
 	Mode           string        `json:"mode"`
 	State          string        `json:"state"` // SplitBrain | Failed | Broken | Paused | Resync | ResyncPending | Mirroring
 	Reason         string        `json:"reason"`
+	Rule           string        `json:"rule,omitempty"` // of Reason
 	Position       uint64        `json:"position"`
 	LagBytes       int64         `json:"lag_bytes"`
 	LagSeconds     float64       `json:"lag_seconds"`
@@ -158,8 +162,10 @@ type Place struct {
 
 // VolumeChange changes settings of a volume; nil stays as it is.
 type VolumeChange struct {
-	Name      string `json:"name"`
-	MinCopies *int   `json:"min_copies,omitempty"`
+	Name          string `json:"name"`
+	MinCopies     *int   `json:"min_copies,omitempty"`
+	HoldOldCopies *bool  `json:"hold_old_copies,omitempty"` // after a take-over by force the other copies stay as they were until Accept
+	Accept        bool   `json:"accept,omitempty"`          // the new source is good: copies that are held are brought up to date
 }
 
 // VolumeName names a volume.

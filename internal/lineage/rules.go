@@ -37,6 +37,7 @@ const (
 	RuleAlreadySource     = "already-source"
 	RuleNotAMember        = "not-a-member"
 	RulePaused            = "paused"
+	RuleHeld              = "held"
 	RuleBroken            = "broken"
 	RuleNotMirroring      = "not-mirroring"
 	RuleNotInSync         = "not-in-sync"
@@ -120,6 +121,7 @@ var Rules = []Rule{
 
 	{RuleAlreadySource, "the server is the source already", ""},
 	{RuleNotAMember, "the server holds no copy of the volume", "add it as a target first (keelson mirror add VOLUME --target NODE:PATH)"},
+	{RuleHeld, "a take-over by force left the copy as it was, since the volume has hold-old-copies", "look whether the new source is good (mount its file system), then accept it: keelson volume accept VOLUME; if it is no good, stop its agent and make a server with an old copy the source by force"},
 	{RulePaused, "the mirror to that server is paused", "continue it (keelson mirror continue VOLUME --target NODE) and wait until it is Mirroring"},
 	{RuleBroken, "the mirror to that server is broken", "continue it (keelson mirror continue VOLUME --target NODE) and wait until it is Mirroring"},
 	{RuleNotMirroring, "the target is being brought up to date", "wait until the mirror is Mirroring (keelson status --watch)"},

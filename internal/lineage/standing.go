@@ -44,6 +44,8 @@ type Settings struct {
 	Members []Member `json:"members"` // sorted by Node; removed ones stay as tombstones
 	// MinCopies is how many copies have to hold a write before it is answered (rule 18); 0: 1.
 	MinCopies int `json:"min_copies,omitempty"`
+	// HoldCopies: after a take-over by force the other copies are kept as they were until the new source is accepted.
+	HoldCopies bool `json:"hold_copies,omitempty"`
 }
 
 // Member is one server of a volume.
@@ -52,6 +54,7 @@ type Member struct {
 	Path        string `json:"path"` // of the copy there
 	Mode        Mode   `json:"mode"`
 	Paused      bool   `json:"paused,omitempty"`
+	Held        bool   `json:"held,omitempty"` // with Paused: by a take-over, until the new source is accepted
 	Broken      bool   `json:"broken,omitempty"`
 	Removed     bool   `json:"removed,omitempty"`
 	QueueBytes  int64  `json:"queue_bytes,omitempty"`  // of frames waiting for the socket; 0: the default

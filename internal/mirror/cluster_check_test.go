@@ -206,6 +206,10 @@ func (c *cluster) admin() {
 		c.command(at, "force", Change{}, &Switch{To: at.name, Plan: fmt.Sprint("plan", c.nextID), Force: true})
 		return
 	}
+	if c.reckless != nil && c.reckless.held != nil && c.rng.IntN(6) == 0 {
+		c.accept(at)
+		return
+	}
 	switch c.rng.IntN(14) {
 	case 0:
 		c.command(at, "pause", Change{Action: "pause", Target: target}, nil)
@@ -319,6 +323,8 @@ func (c *cluster) repair() {
 					c.find(m.Node).renew(s)
 				}
 				c.command(s, "add", Change{Action: "add", Target: m.Node, Path: m.Path}, nil)
+			} else if m.Held {
+				c.accept(s)
 			} else if m.Paused || m.Broken {
 				c.command(s, "continue", Change{Action: "continue", Target: m.Node}, nil)
 			}

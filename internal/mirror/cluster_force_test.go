@@ -16,6 +16,7 @@ type reckless struct {
 	forced  bool                       // somebody took over by force
 	fenced  map[lineage.Term][]*server // who promised
 	heard   map[lineage.Term][]*server // whose promise came back in time
+	held    map[string]lineage.Term    // whose copy has to stay as it is, since the take-over in that term; nil: the volume has no hold-old-copies
 }
 
 // answer is how a write was answered.
@@ -43,7 +44,11 @@ type wish struct {
 }
 
 func newReckless(seed uint64, omit string, verbose bool) *cluster {
-	return startCluster(seed, omit, verbose, &reckless{answers: map[int]answer{}, waived: map[int]bool{}, fenced: map[lineage.Term][]*server{}, heard: map[lineage.Term][]*server{}})
+	return startCluster(seed, omit, verbose, startReckless())
+}
+
+func startReckless() *reckless {
+	return &reckless{answers: map[int]answer{}, waived: map[int]bool{}, fenced: map[lineage.Term][]*server{}, heard: map[lineage.Term][]*server{}}
 }
 
 func (x *session) sEnds() {
@@ -205,6 +210,7 @@ func (c *cluster) judgeBecome(s *server, before lineage.Epoch) {
 	if w := c.opensByForce(s); w != nil {
 		c.reckless.forced = true
 		c.judgeForced(s, w, before)
+		c.judgeHeld(s, w)
 		c.waive(s)
 	}
 }
@@ -264,6 +270,7 @@ func (c *cluster) judgeFollow(t *server, x *session) {
 	if c.reckless == nil {
 		return
 	}
+	c.judgeUntouched(t, x)
 	async := slices.ContainsFunc(t.st.Settings.Members, func(m lineage.Member) bool { return m.Mode == lineage.Async })
 	if was := t.was; was && !t.st.Discard && !c.reckless.mixed && !async { // (an async member's lag is surplus)
 		for n, a := range c.reckless.answers {

@@ -322,5 +322,5 @@ func (c *cluster) askPeers(s *server, nodes []string) {
 // tell sends one server's state to another.
 func (c *cluster) tell(from, to *server) {
 	info := from.info()
-	c.post(from.name, to.name, func() { to.inbox = append(to.inbox, PeerSeen{from.name, info}) })
+	c.post(from.name, to.name, func() { to.inbox = append(to.inbox, PeerSeen{from.name, info, to.own()}) })
 }

@@ -142,7 +142,7 @@ func startCluster(seed uint64, omit string, verbose bool, r *reckless) *cluster 
 	settings := lineage.Settings{Version: lineage.Epoch{Term: first}}
 	mixed := c.rng.IntN(3) == 0
 	if r != nil {
-		r.mixed = mixed
+		r.mixed, settings.HoldCopies = mixed, r.held != nil
 	}
 	for _, n := range names {
 		mode := lineage.Sync
@@ -300,6 +300,7 @@ func (s *server) step() {
 	var known []lineage.Term
 	s.m.promises(func(t lineage.Term, _ string) { known = append(known, t) })
 	s.c.heardAnswer(s, ev)
+	s.c.judgeRelease(ev)
 	s.effects = s.m.Step(s.c.now, ev)
 	s.c.judge(s, s.effects)
 	s.c.judgeOverruled(s, known)

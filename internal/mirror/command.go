@@ -63,10 +63,10 @@ func (m *Machine) change(c Change) (rule, message string) {
 	case "set":
 		return m.set(c)
 	case "pause":
-		if m.member(c.Target).Paused {
+		if s := m.member(c.Target); s.Paused && !s.Held {
 			return "", ""
 		}
-		m.stop(c.Target, "the mirror is paused", func(s *lineage.Member) { s.Paused = true })
+		m.stop(c.Target, "the mirror is paused", func(s *lineage.Member) { s.Paused, s.Held = true, false })
 	case "break":
 		if m.member(c.Target).Broken {
 			return "", ""
@@ -77,7 +77,7 @@ func (m *Machine) change(c Change) (rule, message string) {
 		delete(m.links, c.Target)
 	case "continue":
 		if s := m.member(c.Target); s.Paused || s.Broken {
-			m.changeMember(c.Target, func(s *lineage.Member) { s.Paused, s.Broken = false, false })
+			m.changeMember(c.Target, func(s *lineage.Member) { s.Paused, s.Held, s.Broken = false, false, false })
 			m.retrySoon(c.Target)
 		}
 	case "resync":

@@ -53,6 +53,18 @@ func (m *Machine) tooFew() string {
 
 // setVolume changes settings of the volume as a whole.
 func (m *Machine) setVolume(c Command) {
+	copies, hold := m.st.Settings.MinCopies, m.st.Settings.HoldCopies
+	if c.Set.MinCopies != nil {
+		copies = *c.Set.MinCopies
+	}
+	if c.Set.HoldCopies != nil {
+		hold = *c.Set.HoldCopies
+	}
+	if hold && copies > 1 && (c.Set.MinCopies != nil || c.Set.HoldCopies != nil) {
+		m.emit(Reply{ID: c.ID, Rule: lineage.RuleBadSetting, Err: "hold-old-copies and min-copies above 1 exclude each other: a new source whose other copies are held could answer no write",
+			Fix: "choose one: keelson volume set VOLUME --min-copies 1, or --hold-old-copies off"})
+		return
+	}
 	if n := c.Set.MinCopies; n != nil {
 		if most := m.possible(nil); *n < 1 || *n > most {
 			m.reply(c.ID, lineage.RuleBadSetting, fmt.Sprintf("min-copies is 1 to %d here (the source and its sync targets), not %d", most, *n))
@@ -63,6 +75,12 @@ func (m *Machine) setVolume(c Command) {
 				s.MinCopies = 0
 			}
 		})
+	}
+	if c.Set.HoldCopies != nil {
+		m.changeSettings(func(s *lineage.Settings) { s.HoldCopies = hold })
+	}
+	if c.Set.Accept {
+		m.accept()
 	}
 	m.reply(c.ID, "", "")
 }

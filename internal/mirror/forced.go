@@ -25,6 +25,7 @@ type takeover struct {
 	reports  []lineage.Survivor
 	unusable []string // who promised, and why its copy does not count
 	silent   []string
+	told     bool   // it carries a choice between two sides out
 	noCatch  bool   // told to go on although another survivor may hold more
 	planned  string // the survivor that the plan takes from; without its word the plan would not be what was shown
 	risks    []string
@@ -41,7 +42,7 @@ func (m *Machine) forceHere(c Command, plan string, noCatchUp, told bool) {
 	if facts.Risk != nil {
 		facts.Risk.NoCatchUp = noCatchUp || told
 	}
-	f := &takeover{planned: facts.Risk.CatchUp(), data: switchover.Forced(plan, facts), command: c.ID, noCatch: noCatchUp || told, waiting: map[string]bool{},
+	f := &takeover{planned: facts.Risk.CatchUp(), data: switchover.Forced(plan, facts), command: c.ID, noCatch: noCatchUp || told, told: told, waiting: map[string]bool{},
 		term: lineage.Term{N: m.highestTerm() + 1, Node: m.cfg.Self}, started: m.now, deadline: m.now.Add(m.cfg.FenceMax), step: switchover.StepFence}
 	f.risks = f.data.Risks
 	nodes := append([]string{m.cfg.Self}, m.others()...)
@@ -162,6 +163,10 @@ func (m *Machine) judgeSurvivors() *Reply {
 		no := refuse(lineage.RuleNotConsistent, "", "%s may hold answered writes that %s lacks, but is in the middle of a resync that cannot be rolled back", f.best.Node, m.cfg.Self)
 		no.Fix = fmt.Sprintf("bring its source back, and wait for the end of the resync; or, if that is gone, do without what only %s has (--force --no-catch-up): that goes to its salvage", f.best.Node)
 		return no
+	case settings.HoldCopies:
+		no := refuse(lineage.RuleBehindSurvivor, "", "%s may hold answered writes that %s lacks, and with hold-old-copies nothing is copied before a new source is accepted", f.best.Node, m.cfg.Self)
+		no.Fix = switchover.FirstAccept(f.best.Node, m.cfg.Self)
+		return no
 	}
 	return refuse(lineage.RuleBehindSurvivor, f.best.Node, "%s may hold answered writes that %s lacks: %s; %s", f.best.Node, m.cfg.Self, survivorText(f.best), survivorText(mine))
 }
@@ -200,13 +205,22 @@ func (m *Machine) takeOver() {
 	m.st.Settings = m.newestSettings(f.reports)
 	bump(&m.st.Settings, f.term) // newer than what any other line has
 	if own := m.st.Settings.Find(m.cfg.Self); own != nil {
-		own.Paused, own.Broken = false, false // as a target; it is none, and would find its mirror paused when it is one again
+		own.Paused, own.Held, own.Broken = false, false, false // as a target; it is none, and would find its mirror paused when it is one again
+	}
+	var held []string
+	if f.told { // who chose a side of a split brain has accepted it
+		releaseCopies(&m.st.Settings)
+	} else {
+		held = m.holdCopies(&m.st.Settings)
 	}
 	m.token = token{}
 	m.emit(BecomeSource{Standing: m.st.Clone()})
 	m.serve()
 	m.planStep(f.data, switchover.StepServe, "done")
 	m.note("warning", lineage.RuleForced, fmt.Sprintf("%s became the source by force, term %s%s", m.cfg.Self, f.term, f.remains()))
+	if len(held) > 0 {
+		m.note("warning", lineage.RuleHeld, "the copies at "+strings.Join(held, ", ")+" are kept as they were until the new source "+m.cfg.Self+" is accepted")
+	}
 	m.reply(f.command, "", "")
 }
 

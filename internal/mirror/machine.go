@@ -210,6 +210,7 @@ func (m *Machine) peerSeen(e PeerSeen) {
 		}
 	}
 	*p = peer{info: e.Info, ever: true, up: true, at: m.now}
+	m.followByReport(e)
 	m.adoptGossip(e.Info)
 	m.heirSeen(e.Info)
 	m.rivalSeen(e.Node, e.Info)

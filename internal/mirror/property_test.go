@@ -56,13 +56,19 @@ func TestAnyHistoryKeepsTheGuarantees(t *testing.T) {
 // TestForcedTakeOvers: guarantees 1 and 3 and rules 20, 22, 24 and 25, over random histories in which administrators also
 // force and resolve, carelessly.
 func TestForcedTakeOvers(t *testing.T) {
+	histories(t, newReckless, "forced", "careful", "waived", "given up", "overruled", "rolled back", "force behind-survivor", "force source-alive", "resolve ", "refused split-brain")
+}
+
+// histories runs random histories of that kind; in many of them, all of those things have to have happened.
+func histories(t *testing.T, history func(uint64, string, bool) *cluster, things ...string) {
+	t.Helper()
 	first, n := 0, howMany()
 	if *oneSeed >= 0 {
 		first, n = *oneSeed, 1
 	}
 	total := map[string]int{}
 	for seed := first; seed < first+n; seed++ {
-		c := newReckless(uint64(seed), "", *oneSeed >= 0)
+		c := history(uint64(seed), "", *oneSeed >= 0)
 		if broken := c.run(historySteps); broken != "" {
 			t.Errorf("seed %d: %s\n%s", seed, broken, strings.Join(c.trace, "\n"))
 			if testing.Short() || *oneSeed < 0 {
@@ -75,7 +81,7 @@ func TestForcedTakeOvers(t *testing.T) {
 	}
 	t.Logf("%d histories: %v", n, total)
 	if n > 400 {
-		for _, what := range []string{"forced", "careful", "waived", "given up", "overruled", "rolled back", "force behind-survivor", "force source-alive", "resolve ", "refused split-brain"} {
+		for _, what := range things {
 			if total[what] == 0 {
 				t.Errorf("no history had any %q: the test has gone blind", what)
 			}
@@ -159,6 +165,7 @@ func TestEveryProtectionIsNeeded(t *testing.T) {
 	} {
 		notices(t, c.omit, c.breaks, c.seed, newReckless)
 	}
+	notices(t, "hold", "held", 0, newHolding)
 }
 
 // notices leaves a protection out and expects that a history breaks in the way that it is there to prevent.

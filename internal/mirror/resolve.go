@@ -35,6 +35,9 @@ func (m *Machine) twoSides(keep string) bool {
 		return true
 	}
 	p := m.peer(keep)
+	if p.up && p.info.Split != "" {
+		return true
+	}
 	return m.st.Role == lineage.RoleSource && p.up && p.info.Known && p.info.Role == lineage.RoleSource
 }
 
@@ -74,6 +77,7 @@ func (m *Machine) keepServing(c Command) {
 		m.retrySoon(node)
 	}
 	m.note("warning", lineage.RuleSplitBrain, "an administrator keeps this side")
+	m.accept()
 	m.reply(c.ID, "", "")
 }
 

@@ -17,7 +17,7 @@ func (s *script) event(verb string, w *words) Event {
 	case "start":
 		return Started{s.own}
 	case "seen":
-		return PeerSeen{w.next(), s.info(w)}
+		return PeerSeen{w.next(), s.info(w), s.own}
 	case "silent":
 		return PeerLost{w.next(), "no answer"}
 	case "add", "set", "pause", "continue", "break", "resync", "remove":
@@ -33,8 +33,16 @@ func (s *script) event(verb string, w *words) Event {
 	case "disk-stalled":
 		return DiskStalled{w.rest()}
 	case "set-volume":
-		n := int(w.number(w.opt("min-copies", "0")))
-		return Command{ID: s.nextID(), Set: &Set{&n}}
+		set := &Set{Accept: w.flag("accept")}
+		if text := w.opt("min-copies", ""); text != "" {
+			n := int(w.number(text))
+			set.MinCopies = &n
+		}
+		if text := w.opt("hold", ""); text != "" {
+			on := text == "on"
+			set.HoldCopies = &on
+		}
+		return Command{ID: s.nextID(), Set: set}
 	}
 	if ev := s.linkEvent(verb, w); ev != nil {
 		return ev
@@ -166,6 +174,16 @@ func (s *script) info(w *words) PeerInfo {
 		i.Settings.Version.N += 10
 		i.Settings.Find(s.m.cfg.Self).Removed = true
 	}
+	if holds := w.flag("holds-me"); holds || w.flag("accepted") {
+		i.Settings = s.m.st.Settings.Clone()
+		i.Settings.Version = lineage.Epoch{Term: i.Served, N: s.m.st.Settings.Version.N + 1}
+		self := i.Settings.Find(s.m.cfg.Self)
+		self.Paused, self.Held = holds, holds
+	}
+	if i.History = w.history("history"); len(i.History) > 0 {
+		s.gen = i.History.Last().ID
+	}
+	i.Split = strings.ReplaceAll(w.opt("split", ""), "_", " ")
 	i.Position = lineage.Position{Gen: s.gen, Number: w.number(w.opt("at", "0"))}
 	return i
 }

@@ -157,6 +157,9 @@ func memberChanges(old, now lineage.Settings) string {
 	if old.MinCopies != now.MinCopies {
 		text += fmt.Sprintf(" (min-copies %d)", max(now.MinCopies, 1))
 	}
+	if old.HoldCopies != now.HoldCopies {
+		text += fmt.Sprintf(" (hold-old-copies %t)", now.HoldCopies)
+	}
 	for _, m := range now.Members {
 		if o := old.Find(m.Node); o != nil && *o == m {
 			continue
@@ -165,7 +168,7 @@ func memberChanges(old, now lineage.Settings) string {
 		for _, f := range []struct {
 			on   bool
 			name string
-		}{{m.Paused, "paused"}, {m.Broken, "broken"}, {m.Removed, "removed"}, {m.FullAsked > m.FullDone, "full resync asked"}} {
+		}{{m.Paused && !m.Held, "paused"}, {m.Held, "held"}, {m.Broken, "broken"}, {m.Removed, "removed"}, {m.FullAsked > m.FullDone, "full resync asked"}} {
 			if f.on {
 				text += ", " + f.name
 			}

@@ -143,6 +143,7 @@ func (s *script) machine(w *words) {
 	s.gen, s.session = lineage.GenID{1}, map[string]uint64{}
 	st := lineage.Standing{Role: lineage.Role(w.opt("role", "target")), Promised: w.term("promised", "0@-"), Served: w.term("served", "0@-"), Record: w.record("record", "")}
 	st.Settings.Members = w.members("members")
+	st.Settings.HoldCopies = w.flag("hold")
 	st.Discard = w.flag("discard")
 	st.Settings.Version.Term = lineage.Term{N: 1, Node: "a"}
 	if st.Promised == (lineage.Term{Node: "-"}) {

@@ -78,9 +78,17 @@ func (m *Machine) sessionAsked(e SessionAsked) {
 		if rule == lineage.RuleDiskFailed {
 			m.yield(e)
 		}
-		m.refuse(e, rule, why)
+		m.emit(RefuseSession{e.ID, rule, why})
+		m.parts(e, rule, why)
 		return
 	}
+	m.follow(e)
+	m.in = incoming{id: e.ID, session: true, from: e.From, term: e.Term}
+	m.emit(AcceptSession{e.ID})
+}
+
+// follow makes this server a target that follows the source which asks, durably.
+func (m *Machine) follow(e SessionAsked) {
 	m.giveUpForce(lineage.RuleNewerTerm, e.From+" is the source in the newer term "+e.Term.String())
 	if m.st.Role == lineage.RoleSource || m.split != "" || m.st.Role == lineage.RoleHanded {
 		m.stepDown(e)
@@ -93,8 +101,6 @@ func (m *Machine) sessionAsked(e SessionAsked) {
 		m.save(func(st *lineage.Standing) { st.Role, st.Promised, st.Heir = lineage.RoleTarget, e.Term, nil })
 	}
 	m.boot, m.split, m.rival, m.refused = boot{}, "", "", ""
-	m.in = incoming{id: e.ID, session: true, from: e.From, term: e.Term}
-	m.emit(AcceptSession{e.ID})
 }
 
 // stepDown ends what this server did as source, in favour of the one that asks.
@@ -113,8 +119,8 @@ func (m *Machine) stepDown(e SessionAsked) {
 	}
 }
 
-func (m *Machine) refuse(e SessionAsked, rule, why string) {
-	m.emit(RefuseSession{e.ID, rule, why})
+// parts notes that this server does not follow the source that asks.
+func (m *Machine) parts(e SessionAsked, rule, why string) {
 	if m.in.session && !m.in.term.Less(e.Term) {
 		return // a late call of the source that it follows
 	}

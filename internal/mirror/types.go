@@ -41,6 +41,7 @@ type PeerInfo struct {
 	Consistent string           `json:"consistent"`
 	GaveUp     string           `json:"gave_up,omitempty"` // with Consistent "no": why there is no way back to before the resync
 	Failed     bool             `json:"failed,omitempty"`  // its disk
+	Split      string           `json:"split,omitempty"`   // why it may not follow the source, although that is not about to dial it
 }
 
 // Event is something that happened. Each carries no time of its own: Step gets it.
@@ -57,6 +58,7 @@ type (
 	PeerSeen struct {
 		Node string
 		Info PeerInfo
+		Mine Own
 	}
 	// PeerLost: the peer did not answer a state request.
 	PeerLost struct {
@@ -86,7 +88,11 @@ type Change struct {
 }
 
 // Set is what an administrator wants of the volume as a whole (volume set).
-type Set struct{ MinCopies *int }
+type Set struct {
+	MinCopies  *int
+	HoldCopies *bool
+	Accept     bool // this source: copies that its take-over held are brought up to date
+}
 
 // Switch is a wish for another source.
 type Switch struct {

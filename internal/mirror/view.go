@@ -35,6 +35,7 @@ type View struct {
 	Plan    *PlanView
 	Failed  string
 	Stalled string // why its disk hangs
+	Split   string // why this copy may not follow the source that asks
 	Via     string // the target whose copy a source with a failed disk serves from
 	// Copies that a write would be on now, and have to be.
 	Copies, MinCopies int
@@ -72,7 +73,7 @@ type Candidate struct {
 // View is what status shows.
 func (m *Machine) View() View {
 	s := m.st.Clone()
-	v := View{Role: s.Role, Open: m.open, Term: s.Promised, Record: s.Record, Settings: s.Settings, Failed: m.failed, Stalled: m.stalled, Via: m.disk.via, MinCopies: m.minCopies(), Source: m.source()}
+	v := View{Role: s.Role, Open: m.open, Term: s.Promised, Record: s.Record, Settings: s.Settings, Failed: m.failed, Stalled: m.stalled, Split: m.split, Via: m.disk.via, MinCopies: m.minCopies(), Source: m.source()}
 	if m.open || s.Role == lineage.RoleSource {
 		v.Term = s.Served
 	}
@@ -165,6 +166,8 @@ func (m *Machine) reason() (rule, reason string) {
 			return lineage.RuleHandedOver, fmt.Sprintf("handed over to %s in term %s, and promised to follow nobody below %s", m.st.Heir.Node, m.st.Heir.Term, m.st.Promised)
 		}
 		return lineage.RuleHandedOver, "handed over to " + m.st.Heir.Node + ", which has not answered yet"
+	case m.isHeld():
+		return lineage.RuleHeld, heldReason(m.source())
 	}
 	return "", ""
 }
@@ -179,10 +182,14 @@ func (m *Machine) mirrorView(node string) MirrorView {
 		if v.Reason == "" {
 			v.Rule, v.Reason = m.reason()
 		}
+	case (s.Paused || s.Broken) && m.peer(node).info.Split != "":
+		v.State, v.Reason, v.Rule = SplitBrain, m.peer(node).info.Split, lineage.RuleSplitBrain
 	case l.failed:
 		v.State = Failed
 	case s.Broken:
 		v.State, v.Reason, v.Rule = Broken, "broken by an administrator", lineage.RuleBroken
+	case s.Held:
+		v.State, v.Reason, v.Rule = Paused, heldReason(m.cfg.Self), lineage.RuleHeld
 	case s.Paused:
 		v.State, v.Reason, v.Rule = Paused, "paused by an administrator", lineage.RulePaused
 	case m.recorded(node, l) && l.phase >= inStep:
@@ -198,7 +205,7 @@ func (m *Machine) mirrorView(node string) MirrorView {
 			v.Rule, v.Reason = lineage.RuleServesFromTarget, "the disk of the source failed: it can bring nobody up to date; switch over first"
 		}
 		if m.boot.waiting {
-			v.Reason = "the source is not open: " + m.boot.reason
+			v.Rule, v.Reason = m.boot.rule, "the source is not open: "+m.boot.reason
 		}
 	}
 	v.NotPromotable = m.notPromotable(node, v.State)
@@ -235,6 +242,8 @@ func (m *Machine) ownMirror(s lineage.Member) MirrorView {
 		v.State, v.Reason, v.Rule = ResyncPending, "the disk hangs: "+m.stalled, lineage.RuleDiskStalled
 	case s.Broken:
 		v.State, v.Reason, v.Rule = Broken, "broken by an administrator", lineage.RuleBroken
+	case s.Held:
+		v.State, v.Reason, v.Rule = Paused, heldReason(v.Source), lineage.RuleHeld
 	case s.Paused:
 		v.State, v.Reason, v.Rule = Paused, "paused by an administrator", lineage.RulePaused
 	case m.in.session && m.in.inStep && m.st.Record.Has(m.cfg.Self):
@@ -269,7 +278,7 @@ func (m *Machine) planView() *PlanView {
 // Facts are what this server knows about a wish to make that server the source; with them switchover.Planned shows the plan.
 // LagBytes is the shell's to fill in.
 func (m *Machine) Facts(to string) switchover.Facts {
-	f := switchover.Facts{Self: m.cfg.Self, To: to, Source: m.source(), SelfServes: m.open, SelfFailed: m.failed, SelfVia: m.disk.via, SelfHolds: m.newer, Heir: m.targetFacts(to)}
+	f := switchover.Facts{Self: m.cfg.Self, To: to, Source: m.source(), SelfServes: m.open, SelfFailed: m.failed, SelfVia: m.disk.via, SelfHolds: m.newer, HoldOld: m.st.Settings.HoldCopies, Heir: m.targetFacts(to)}
 	if m.boot.waiting {
 		f.SelfWaits = m.boot.reason
 	}
@@ -296,7 +305,7 @@ func (m *Machine) targetFacts(node string) switchover.Target {
 	if s == nil {
 		return switchover.Target{Node: node}
 	}
-	t := switchover.Target{Node: node, Known: true, Mode: s.Mode, Paused: s.Paused, Broken: s.Broken}
+	t := switchover.Target{Node: node, Known: true, Mode: s.Mode, Paused: s.Paused, Held: s.Held, Broken: s.Broken}
 	if l := m.links[node]; l != nil && m.open {
 		t.Failed, t.Linked, t.InStep, t.Recorded = l.failed, l.phase >= comparing, l.phase >= inStep, m.recorded(node, l)
 		t.Reason = l.reason

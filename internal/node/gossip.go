@@ -150,7 +150,7 @@ func (n *Node) heard(p *neighbour, s nodeState) {
 	}
 	for _, a := range n.all() {
 		info := s.Volumes[a.id]
-		a.post(mirror.PeerSeen{Node: p.name, Info: info})
+		a.post(mirror.PeerSeen{Node: p.name, Info: info, Mine: a.v.Own()})
 		if h := a.v.Header(); info.Serving && !info.Served.Less(h.Promised) && removed(info.Settings, h.Settings, n.cfg.Node) {
 			n.leave(a, p.name)
 		}
@@ -198,7 +198,7 @@ func (a *vol) info() mirror.PeerInfo {
 	return mirror.PeerInfo{
 		GaveUp: gaveUp, Failed: own.Failed || a.failed() != nil,
 		Known: true, Role: h.Role, Serving: view.Open && a.failed() == nil, Promised: h.Promised, Served: h.Served, Record: h.Record,
-		Settings: h.Settings, History: own.History, Position: own.Position, Floor: own.Floor, Consistent: own.Consistent,
+		Settings: h.Settings, History: own.History, Position: own.Position, Floor: own.Floor, Consistent: own.Consistent, Split: view.Split,
 	}
 }
 

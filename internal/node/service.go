@@ -240,7 +240,9 @@ func (s *service) SetVolume(ctx context.Context, r api.VolumeChange) (*api.Volum
 	if other != nil {
 		return other.SetVolume(ctx, r)
 	}
-	reply, err := a.command(ctx, func(id uint64) mirror.Event { return mirror.Command{ID: id, Set: &mirror.Set{MinCopies: r.MinCopies}} })
+	reply, err := a.command(ctx, func(id uint64) mirror.Event {
+		return mirror.Command{ID: id, Set: &mirror.Set{MinCopies: r.MinCopies, HoldCopies: r.HoldOldCopies, Accept: r.Accept}}
+	})
 	if err = replyError("volume "+r.Name, reply, err); err != nil {
 		return nil, err
 	}

@@ -89,22 +89,27 @@ func (n *Node) status() *api.Status {
 func (a *vol) status(now time.Time) api.VolumeStatus {
 	view, st, h := a.view.Load(), a.v.Status(now), a.v.Header()
 	s := api.VolumeStatus{
-		Name: a.name, ID: a.id, SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes, Role: roleName(view.Role), Reason: view.Reason,
+		Name: a.name, ID: a.id, SizeBytes: h.SizeBytes, RegionBytes: h.RegionBytes, Role: roleName(view.Role), Reason: view.Reason, Rule: view.Rule,
 		Source: view.Source, Term: view.Term.N, Generation: h.History.Last().ID.String(), Position: st.Number,
 		InSync: append([]string{}, view.Record.Members...), Encryption: a.n.cfg.Encryption, Devices: a.devices(view),
 		Mirrors: []api.MirrorStatus{}, Switchover: []api.Candidate{}, Counters: st.Counters, HotExtents: st.HotExtents, UnknownBytes: st.Unknown,
-		Attach: a.attachStatus(), ServiceAddress: a.addressStatus(),
+		Attach: a.attachStatus(), ServiceAddress: a.addressStatus(), HoldOldCopies: view.Settings.HoldCopies,
 	}
 	s.Counters["switchovers"] = a.tookOver.Load()
+	for _, m := range view.Settings.Members {
+		if m.Held && !m.Removed {
+			s.Held = append(s.Held, m.Node)
+		}
+	}
 	s.ServedFrom, s.Copies, s.MinCopies = view.Via, view.Copies, view.MinCopies
 	s.State, s.Views = stateOf(view, a.failed()), a.viewsNow()
 	for _, c := range a.n.nbd.Connections(a.name) {
 		s.Clients = append(s.Clients, api.ClientStatus{Remote: c.Remote, Since: c.Since.UTC()})
 	}
 	if err := a.failed(); err != nil {
-		s.Reason = err.Error()
+		s.Reason, s.Rule = err.Error(), ""
 	} else if slow := a.slowStep(now); slow != "" {
-		s.Reason = slow
+		s.Reason, s.Rule = slow, lineage.RuleDiskStalled
 	}
 	s.Undo, s.Salvage = undoStatus(st.Undo)
 	for _, m := range view.Mirrors {
@@ -146,6 +151,9 @@ func (a *vol) fromSource(s *api.VolumeStatus) {
 	own := s.Mirrors
 	s.Mirrors = slices.Clone(theirs.Mirrors)
 	if up {
+		if a.view.Load().Record.Epoch.Term.N < theirs.Term { // its own is of a source before, as a held copy's is
+			s.InSync = slices.Clone(theirs.InSync)
+		}
 		s.Clients, s.ServedFrom, s.Copies = theirs.Clients, theirs.ServedFrom, theirs.Copies
 		s.Switchover = slices.Clone(theirs.Switchover)
 		s.Plan = theirs.Plan
@@ -227,7 +235,7 @@ func (n *Node) addresses(name string) []string {
 
 func mirrorStatus(m mirror.MirrorView, l volume.LinkStatus, now time.Time) api.MirrorStatus {
 	s := api.MirrorStatus{
-		Source: m.Source, Target: m.Target, Mode: string(m.Mode), State: string(m.State), Reason: m.Reason, Position: l.Position,
+		Source: m.Source, Target: m.Target, Mode: string(m.Mode), State: string(m.State), Reason: m.Reason, Rule: m.Rule, Position: l.Position,
 		LagBytes: l.LagBytes, LagSeconds: l.LagTime.Seconds(), Promotable: m.NotPromotable == "", NotPromotable: m.NotPromotable, AsOf: now.UTC(), BytesOnWire: l.WireBytes, QueuedBytes: l.Queued,
 	}
 	if r := l.Resync; r != nil {

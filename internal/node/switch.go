@@ -107,13 +107,13 @@ func (a *vol) shownPlan(ctx context.Context, r api.Switchover) (*api.SwitchoverR
 		risk = facts.Risk
 		plan, refused = switchover.Planned(randomID(), facts), switchover.Check(facts)
 		if r.Force && refused != nil && refused.Rule == lineage.RuleNeedsForce {
-			plan, refused = switchover.Forced(plan.ID, facts), nil
+			plan, refused = switchover.Forced(plan.ID, facts), switchover.CheckForced(facts)
 		}
 	})
 	if err != nil {
 		return nil, api.AsError(err)
 	}
-	if refused != nil && !r.Force {
+	if refused != nil && (!r.Force || refused.Rule == lineage.RuleBehindSurvivor) {
 		return nil, api.Refusal(refused.Rule, "volume "+a.name, refused.Message, refused.Next)
 	}
 	result := &api.SwitchoverResult{Volume: a.name, From: plan.From, To: plan.To, Risks: append([]string{}, plan.Risks...), Steps: []api.SwitchoverStep{}}

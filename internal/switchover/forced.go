@@ -84,12 +84,29 @@ func Forced(id string, f Facts) Plan {
 	return p
 }
 
+// CheckForced refuses a take-over by force that would have to copy, before the new source is accepted, what the administrator wants kept as
+// it is; nil if nothing is in its way here.
+func CheckForced(f Facts) *Refusal {
+	if from := f.Risk.CatchUp(); f.HoldOld && from != "" {
+		return &Refusal{lineage.RuleBehindSurvivor, fmt.Sprintf("%s may hold answered writes that %s lacks, and with hold-old-copies nothing is copied before a new source is accepted", from, f.To), FirstAccept(from, f.To)}
+	}
+	return nil
+}
+
+// FirstAccept is the next step after that refusal.
+func FirstAccept(better, to string) string {
+	return fmt.Sprintf("make %s the source (keelson switchover VOLUME --to %s --force), look at it, accept it (keelson volume accept VOLUME), then switch over to %s; or take over without what only %s has (--no-catch-up)", better, better, to, better)
+}
+
 func forcedMirrors(f Facts) string {
 	var to []string
 	for _, o := range f.Others {
 		if o.Node != f.To {
 			to = append(to, f.To+"->"+o.Node)
 		}
+	}
+	if f.HoldOld {
+		return fmt.Sprintf("the other copies are kept as they were (hold-old-copies) until %s is accepted (keelson volume accept): then mirrors %s begin", f.To, strings.Join(to, ", "))
 	}
 	return "new mirrors " + strings.Join(to, ", ") + ": only regions that differ are copied; who cannot be reached follows when it returns"
 }

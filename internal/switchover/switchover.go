@@ -24,6 +24,7 @@ type Facts struct {
 	SourceReachable bool   // and able to hand over
 	SourceFailed    bool   // it was heard that its disk failed
 	Running         string // id of the plan under way; "" if none
+	HoldOld         bool   // a take-over by force leaves the other copies as they were until the new source is accepted
 	Heir            Target
 	Others          []Target // the other members that were not removed
 	Risk            *Risk    // of a forced take-over by Self; nil if To is another server, or Self serves
@@ -35,6 +36,7 @@ type Target struct {
 	Known          bool // a member that was not removed
 	Mode           lineage.Mode
 	Paused, Broken bool
+	Held           bool   // with Paused: a take-over by force left its copy as it was, and the new source is not accepted yet
 	Failed         bool   // its disk
 	Linked         bool   // a session is up
 	InStep         bool   // that session's resync has ended
@@ -101,6 +103,8 @@ func checkHeir(h Target) *Refusal {
 		return refuse(lineage.RuleDiskFailed, "the disk of %s failed%s", h.Node, because)
 	case h.Broken:
 		return refuse(lineage.RuleBroken, "the mirror to %s is broken", h.Node)
+	case h.Held:
+		return refuse(lineage.RuleHeld, "the copy at %s is kept as it was until the new source is accepted", h.Node)
 	case h.Paused:
 		return refuse(lineage.RulePaused, "the mirror to %s is paused", h.Node)
 	case !h.Linked:
@@ -178,6 +182,8 @@ func risks(f Facts) []string {
 		switch {
 		case o.Failed:
 			out = append(out, fmt.Sprintf("the disk of %s failed: it holds no usable copy", o.Node))
+		case o.Held:
+			out = append(out, fmt.Sprintf("the copy at %s is held and stays so, until the source is accepted: it is older", o.Node))
 		case o.Paused, o.Broken:
 			state := "paused"
 			if o.Broken {
