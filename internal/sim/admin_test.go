@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"keelson/internal/api"
@@ -12,9 +13,10 @@ import (
 
 // command is something that an administrator waits for.
 type command struct {
-	text  string
-	since time.Time
-	limit time.Duration
+	text     string
+	since    time.Time
+	limit    time.Duration
+	endsHold bool // it may bring a copy up to date that is held
 }
 
 // forcing counts what may have made a second source.
@@ -33,6 +35,11 @@ func (w *world) order(at *server, force bool, text string, do func(context.Conte
 	w.commandN++
 	id := w.commandN
 	c := command{text: text + " at " + at.name, since: time.Now(), limit: time.Duration(w.pick(2, 5, 20)) * time.Second}
+	switch verb, _, _ := strings.Cut(text, " "); verb {
+	case "accept", "continue", "resync", "add", "remove", "replace", "resolve,", "forced":
+		w.endsHold()
+		c.endsHold = true
+	}
 	w.commands[id] = c
 	if force {
 		w.force.under++
@@ -114,6 +121,7 @@ func (w *world) switchover(at *server, r api.Switchover) {
 		w.tally("switchovers asked for")
 	}
 	var before *attempt
+	last := w.lastWord()
 	if r.Force {
 		before = w.beforeForce(r)
 		w.byName(r.To).forced = time.Now()
@@ -125,6 +133,9 @@ func (w *world) switchover(at *server, r api.Switchover) {
 			w.tally("forced take-overs done")
 			w.mu.Lock()
 			w.afterForce(before, r, planned)
+			if !planned {
+				w.beginHold(w.byName(r.To), last)
+			}
 			w.mu.Unlock()
 		} else if err == nil {
 			w.tally("switchovers done")

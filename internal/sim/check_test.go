@@ -26,6 +26,7 @@ func (w *world) check() {
 		}
 	}
 	w.checkSources()
+	w.checkHeld()
 	w.checkEqual()
 	w.checkPrefixes()
 	for _, s := range w.servers {

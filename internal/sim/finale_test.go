@@ -148,6 +148,10 @@ func (w *world) repair(round int) {
 	for _, m := range src.view().Mirrors {
 		switch m.State {
 		case mirror.Paused, mirror.Broken:
+			if m.Rule == lineage.RuleHeld {
+				w.accept(src)
+				continue
+			}
 			w.continueMirror(src, m.Target)
 		case mirror.SplitBrain:
 			if round%3 == 1 {

@@ -46,6 +46,7 @@ var mutants = []*mutant{
 	{name: "salvage-unknown", seeds: []uint64{1}, rule: "28: what is of unknown version is salvaged"},
 	{name: "salvage-by-lineage", seeds: []uint64{2}, rule: "28: ... and what is not in the sender's lineage, whatever its number"},
 	{name: "anchor-voids-images", seeds: []uint64{1}, rule: "26: an image of another anchor is void"},
+	{name: "hold", seeds: []uint64{14}, tune: func(m *mix) { takeOvers(m); m.hold = 30 }, rule: "a take-over by force of a volume with hold-old-copies leaves the other copies as they were"},
 	{name: "zero-reads-as-zero", seeds: []uint64{2}, rule: "30: trimmed and zeroed ranges read as zero"},
 }
 

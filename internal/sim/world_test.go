@@ -52,6 +52,7 @@ type world struct {
 	zeroes   map[int64][]*write // by sector, writes of zeroes
 	safe     []*write
 	force    forcing
+	held     holding
 	opened   map[lineage.Term]string
 	newest   lineage.Term // of opened
 	broken   string
@@ -65,15 +66,15 @@ type world struct {
 
 // mix is what kind of history it is: how often, in 10000 steps, what happens.
 type mix struct {
-	crash, power, armed, stop, cut, refuse, disk, fail, admin, member, force, reckless int
-	pause                                                                              int // ms, the longest ordinary pause
-	lag                                                                                int // ms that every delay of the network is longer; -1: any
+	crash, power, armed, stop, cut, refuse, disk, fail, admin, member, force, reckless, hold int
+	pause                                                                                    int // ms, the longest ordinary pause
+	lag                                                                                      int // ms that every delay of the network is longer; -1: any
 }
 
 func newWorld(t *testing.T, seed uint64, m *mutant) *world {
 	w := &world{
 		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5349)), began: time.Now(), mutant: m,
-		byID: map[int]*write{}, zeroes: map[int64][]*write{}, opened: map[lineage.Term]string{}, count: map[string]int{}, commands: map[int]command{},
+		byID: map[int]*write{}, zeroes: map[int64][]*write{}, opened: map[lineage.Term]string{}, count: map[string]int{}, commands: map[int]command{}, held: holding{copies: map[*server]heldCopy{}},
 	}
 	w.net = newNetwork(w)
 	for i := range w.pick(2, 3, 3, 3, 3, 4, 5) {
@@ -85,6 +86,9 @@ func newWorld(t *testing.T, seed uint64, m *mutant) *world {
 	w.mix = mix{
 		crash: w.pick(0, 0, 60, 200), power: w.pick(0, 0, 60, 200), armed: w.pick(0, 0, 150, 400), stop: w.pick(0, 30, 60), cut: w.pick(0, 0, 150, 300), refuse: w.pick(0, 0, 50),
 		disk: w.pick(0, 0, 0, 60), fail: w.pick(0, 0, 0, 60), member: w.pick(0, 0, 0, 150), lag: -1, admin: w.pick(0, 200, 500), force: w.pick(0, 0, 100, 200), reckless: w.pick(0, 0, 60), pause: w.pick(5, 20, 60),
+	}
+	if w.mix.force > 0 && w.chance("hold")%2 == 0 {
+		w.mix.hold = 200
 	}
 	if m != nil { // rough, so that it shows soon
 		w.mix = mix{crash: 60, power: 150, armed: 400, stop: 30, cut: 200, refuse: 20, disk: w.pick(60, 300), lag: -1, admin: 300, force: w.pick(0, 150), reckless: w.pick(0, 40), pause: w.pick(4, 15, 40)}
@@ -308,6 +312,11 @@ func (w *world) create() {
 		w.fail("create", "%v", err)
 		return
 	}
+	if on := true; w.mix.hold > 0 {
+		if _, err := w.servers[0].up().Service().SetVolume(ctx, api.VolumeChange{Name: volumeName, HoldOldCopies: &on}); err != nil {
+			w.fail("create", "%v", err)
+		}
+	}
 	w.story("created: %d servers, %s, encryption %v, mix %+v, %d steps", len(w.servers), w.mode, w.encrypted, w.mix, w.steps)
 	if w.rng.IntN(4) > 0 {
 		w.pause(time.Second)
@@ -384,6 +393,7 @@ func (w *world) act() {
 		{m.member, w.changeMembers},
 		{m.force, w.takeOver},
 		{m.reckless, w.reckless},
+		{m.hold, w.hold},
 		{60, w.stranger},
 	} {
 		if dice -= c.often; dice < 0 {
