@@ -113,6 +113,21 @@ func (s *Server) changeMirror(w http.ResponseWriter, r *request) {
 	s.done(w, r, volumePath(c.Volume), "The mirror to "+c.Target+" "+done[c.Action]+".")
 }
 
+// accept brings the copies up to date that a take-over by force held.
+func (s *Server) accept(w http.ResponseWriter, r *request) {
+	c := api.VolumeChange{Name: r.PathValue("volume"), Accept: true}
+	if err := c.Check(); err != nil {
+		s.refused(w, r, err)
+		return
+	}
+	err := s.act(r, "SetVolume", c, func(ctx context.Context) error { _, err := s.o.Service.SetVolume(ctx, c); return err })
+	if err != nil {
+		s.refused(w, r, err)
+		return
+	}
+	s.done(w, r, volumePath(c.Name), "The new source is accepted: the other copies are brought up to date.")
+}
+
 // sizeOf reads a size such as 64MiB, perhaps for a second; "" is 0, the default.
 func sizeOf(text string) (int64, error) {
 	text = strings.TrimSuffix(strings.TrimSpace(text), "/s")

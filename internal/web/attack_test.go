@@ -24,6 +24,7 @@ func TestRolesAreEnforced(t *testing.T) {
 		{"/v/data/switchover", url.Values{"to": {"b"}}, Operator},
 		{"/v/data/mirror", url.Values{"action": {"pause"}, "target": {"b"}}, Operator},
 		{"/v/data/mirror", url.Values{"action": {"continue"}, "target": {"b"}}, Operator},
+		{"/v/data/accept", url.Values{}, Operator},
 		{"/v/data/switchover", url.Values{"to": {"b"}, "force": {"1"}, "confirm": {"data"}}, Administrator},
 		{"/v/data/mirror", url.Values{"action": {"break"}, "target": {"b"}}, Administrator},
 		{"/v/data/mirror", url.Values{"action": {"remove"}, "target": {"b"}, "confirm": {"b"}}, Administrator},

@@ -124,6 +124,10 @@ func newAgent(s *api.Status) *agent {
 			}
 			return &api.SwitchoverResult{Volume: r.Volume, From: "a", To: r.To, Done: !r.Plan, Risks: []string{}, Steps: []api.SwitchoverStep{{Name: "hold", Text: "holds", State: "planned"}}}, nil
 		},
+		OnSetVolume: func(_ context.Context, r api.VolumeChange) (*api.VolumeStatus, error) {
+			a.note("accept " + r.Name)
+			return &api.VolumeStatus{}, nil
+		},
 		OnChangeMirror: func(_ context.Context, r api.MirrorChange) (*api.VolumeStatus, error) {
 			a.note(r.Action + " " + r.Target)
 			return &api.VolumeStatus{}, nil

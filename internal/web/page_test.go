@@ -304,6 +304,12 @@ func TestVerdicts(t *testing.T) {
 				v.Mirrors[i].State, v.Switchover[i].OK = "Paused", false
 			}
 		}, "bad not safe: b is paused; c is paused"},
+		"held": {func(_ *api.Status, v *api.VolumeStatus) {
+			for i := range v.Mirrors {
+				v.Mirrors[i].State, v.Mirrors[i].Rule, v.Switchover[i].OK = "Paused", "held", false
+			}
+			v.Held = []string{"b", "c"}
+		}, "bad not safe: b is held as it was; c is held as it was"},
 		"none ready": {func(_ *api.Status, v *api.VolumeStatus) {
 			for i := range v.Switchover {
 				v.Switchover[i] = api.Candidate{To: v.Switchover[i].To, Reason: "nobody knows"}
@@ -313,6 +319,40 @@ func TestVerdicts(t *testing.T) {
 		if got := base(c.change); got != c.want {
 			t.Errorf("%s: %q, not %q", name, got, c.want)
 		}
+	}
+}
+
+// A volume with held copies says what they wait for, and offers to accept the new source while that can be asked.
+func TestHeldCopiesAreShown(t *testing.T) {
+	s := statusOf(1, 3)
+	for i := range s.Volumes[0].Mirrors {
+		m := &s.Volumes[0].Mirrors[i]
+		m.State, m.Rule, m.Reason = "Paused", "held", "kept as it was until the new source a is accepted"
+	}
+	s.Volumes[0].Held = []string{"b", "c"}
+	x := newSite(t, s, "")
+	var asked api.VolumeChange
+	x.agent.OnSetVolume = func(_ context.Context, r api.VolumeChange) (*api.VolumeStatus, error) { asked = r; return nil, nil }
+	c := x.user("operator")
+	_, body := x.get(c, "/v/data")
+	for _, want := range []string{"Paused, held", "Kept as it was until the new source a is accepted.", "Accept new source", "its file system mounts"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	if strings.Contains(body, ">Continue") {
+		t.Error("the page offers to continue a mirror that is held")
+	}
+	if _, body := x.get(x.user("viewer"), "/v/data"); strings.Contains(body, "Accept new source") {
+		t.Error("who may only look is offered to accept")
+	}
+	if status, _ := x.post(c, "/v/data/accept", nil); status != http.StatusSeeOther || !asked.Accept || asked.Name != "data" || asked.HoldOldCopies != nil {
+		t.Errorf("status %d, %+v", status, asked)
+	}
+	s = statusOf(1, 3)
+	x.agent.set(s)
+	if _, body := x.get(c, "/v/data"); strings.Contains(body, "Accept new source") {
+		t.Error("nothing is held, and the page offers to accept")
 	}
 }
 
@@ -346,6 +386,10 @@ func TestCommandsAreAudited(t *testing.T) {
 	x.post(c, "/v/data/mirror", url.Values{"action": {"pause"}, "target": {"b"}})
 	if got := x.audited(); got != "page administrator ChangeMirror volume data done" {
 		t.Errorf("a pause: %q", got)
+	}
+	x.post(c, "/v/data/accept", url.Values{})
+	if got := x.audited(); got != "page administrator SetVolume volume data done" {
+		t.Errorf("an acceptance: %q", got)
 	}
 	x.agent.OnDeleteVolume = func(ctx context.Context, _ api.DeleteVolume) error {
 		return api.Refusal("in-use", "volume data", "called by "+api.CallerOf(ctx).Name, "")

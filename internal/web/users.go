@@ -8,7 +8,7 @@ type Role string
 // The roles.
 const (
 	Viewer        Role = "viewer"        // look
-	Operator      Role = "operator"      // switch over as planned, pause and continue mirrors
+	Operator      Role = "operator"      // switch over as planned, pause and continue mirrors, accept a new source
 	Administrator Role = "administrator" // everything
 )
 

@@ -69,6 +69,8 @@ func judgeMirrors(v *api.VolumeStatus) verdict {
 		return verdict{"warn", "safe", "can switch over to " + strings.Join(ready, ", ") + "; " + text, ""}
 	case busy && !worst:
 		return verdict{"busy", "not safe yet", text, "wait for the resync"}
+	case len(v.Held) > 0:
+		return verdict{"bad", "not safe", text, "look whether the new source " + v.Source + " is good (its file system mounts), then accept it"}
 	case text == "":
 		return verdict{"bad", "not safe", "no target can take over now" + after(": ", reasons(v)), ""}
 	}
@@ -86,7 +88,9 @@ func shortfall(m api.MirrorStatus) string {
 	case "ResyncPending":
 		text += "waits for a resync" + after(" (", closed(m.Reason))
 	case "Paused":
-		text += "is paused"
+		if text += "is paused"; isHeld(m) {
+			text = m.Target + " is held as it was"
+		}
 	case "Broken":
 		text += "is broken off"
 	case "Failed":
@@ -102,6 +106,9 @@ func shortfall(m api.MirrorStatus) string {
 	}
 	return text
 }
+
+// isHeld reports whether a take-over by force left the target's copy as it was.
+func isHeld(m api.MirrorStatus) bool { return m.State == "Paused" && m.Rule == "held" }
 
 func survivors(v *api.VolumeStatus) string {
 	var out []string
@@ -144,15 +151,22 @@ func closed(text string) string {
 	return text + ")"
 }
 
+const goesOn = "continue takes it up again; only what differs is sent"
+
 // nextStep is what a person does about a mirror in that state.
 func nextStep(m api.MirrorStatus) string {
 	switch m.State {
+	case "Paused":
+		if isHeld(m) {
+			return "look whether the new source " + m.Source + " is good (its file system mounts), then accept it; if it is no good, stop its agent and take over by force to a server with an old copy"
+		}
+		return goesOn
 	case "SplitBrain":
 		return "compare both sides and keep one"
 	case "Failed":
 		return "replace the disk of " + m.Target + ", remove the mirror and add it again"
-	case "Broken", "Paused":
-		return "continue takes it up again; only what differs is sent"
+	case "Broken":
+		return goesOn
 	case "ResyncPending":
 		return "it is tried again by itself; bring " + m.Target + " back if it is down"
 	case "Resync":

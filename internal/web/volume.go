@@ -61,6 +61,7 @@ type mirrorRow struct {
 	Unsure bool   // how far it is behind is not known
 	Stale  string // when this was known last, if that is long ago
 	User   User
+	Held   bool // as it was, until the new source is accepted
 	Force  bool // the source cannot be reached
 	Ready  api.Candidate
 }
@@ -74,6 +75,7 @@ type volumeHead struct {
 	SourceUp  bool
 	Forced    []string // where a take-over by force can be tried
 	Ready     []string
+	Accept    bool // some copies are held, and the source can be asked to go on
 	Reachable int
 }
 
@@ -93,6 +95,7 @@ func (p *volumePage) blocks(st *state) ([]block, error) {
 	if !head.SourceUp {
 		head.Forced = takers(st, v)
 	}
+	head.Accept = len(v.Held) > 0 && head.SourceUp && !head.Split
 	list := []block{}
 	for _, m := range v.Mirrors {
 		row := p.mirror(st, v, m)
@@ -140,7 +143,7 @@ func takers(st *state, v *api.VolumeStatus) []string {
 func (p *volumePage) mirror(st *state, v *api.VolumeStatus, m api.MirrorStatus) mirrorRow {
 	row := mirrorRow{MirrorStatus: m, Volume: v.Name, Class: classOf(m.State), Next: nextStep(m), InSync: inSync(v, m.Target), User: p.user,
 		Rate: st.Rates[rateKey(v.Name, m.Source, m.Target)]}
-	row.Sign = signs[row.Class]
+	row.Sign, row.Held = signs[row.Class], isHeld(m)
 	row.Unsure = m.LagBytes == 0 && m.State != "Mirroring" && m.State != "Resync"
 	if m.Resync != nil {
 		row.Why = whyKind(m.Resync)

@@ -123,6 +123,7 @@ func (s *Server) routes() {
 	m.HandleFunc("POST /v/{volume}/split-brain", s.needs(Administrator, s.resolve))
 	m.HandleFunc("GET /v/{volume}/mirror/{target}", s.needs(Viewer, s.mirrorForm))
 	m.HandleFunc("POST /v/{volume}/mirror", s.needs(Operator, s.changeMirror))
+	m.HandleFunc("POST /v/{volume}/accept", s.needs(Operator, s.accept))
 	m.HandleFunc("GET /v/{volume}/add", s.needs(Administrator, s.addForm))
 	m.HandleFunc("POST /v/{volume}/add", s.needs(Administrator, s.addMirror))
 	m.HandleFunc("GET /v/{volume}/delete", s.needs(Administrator, s.deleteForm))

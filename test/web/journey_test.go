@@ -188,7 +188,11 @@ func TestPersonWithOnlyThePage(t *testing.T) {
 	b.click("To the volume")
 	b.sees("#head", "safe: can switch over to a, b")
 
-	// Its source dies in a terminal.
+	// Its source dies in a terminal. The other copies are to stay as they were until somebody has looked at the new source.
+	on := true
+	if _, err := client.SetVolume(context.Background(), api.VolumeChange{Name: "shop", HoldOldCopies: &on}); err != nil {
+		t.Fatal(err)
+	}
 	d.end("c", syscall.SIGKILL)
 	b.sees("#head", "source lost")
 	b.shot("journey-lost")
@@ -198,6 +202,11 @@ func TestPersonWithOnlyThePage(t *testing.T) {
 	b.click("Take over by force to b")
 	b.sees("#task", "b is the source")
 	b.click("To the volume")
+	b.sees("#m-a h2", "Paused, held")
+	b.sees("#head", "a is held as it was")
+	b.shot("journey-held")
+	b.click("Accept new source")
+	b.sees("main", "The new source is accepted")
 	b.sees("#m-a h2", "Mirroring")
 	b.sees("#tenures", "")
 	b.shot("journey-forced")
