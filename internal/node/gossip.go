@@ -52,12 +52,15 @@ type neighbour struct {
 	ctx    context.Context // ends with stop
 	stop   context.CancelFunc
 
-	mu     sync.Mutex
-	heard  time.Time // of the last answer
-	up     bool
-	why    string
-	serves map[string]api.VolumeStatus
-	copies []string // names of the volumes of which it has a copy, as it said last
+	mu    sync.Mutex
+	heard time.Time // of the last answer
+	up    bool
+	away  context.CancelFunc // ends reached; not nil while up
+	why   string
+	// reached ends when it cannot be reached any more; nil: it never was.
+	reached context.Context
+	serves  map[string]api.VolumeStatus
+	copies  []string // names of the volumes of which it has a copy, as it said last
 
 	certEnds  time.Time
 	canInvite bool
@@ -126,6 +129,9 @@ func (p *neighbour) lost(err error) {
 	p.mu.Lock()
 	was := p.up
 	p.up, p.why = false, err.Error()
+	if was {
+		p.away()
+	}
 	p.mu.Unlock()
 	if was {
 		p.n.log.Warn("peer lost", "peer", p.name, "err", err)
@@ -143,6 +149,9 @@ func (n *Node) heard(p *neighbour, s nodeState) {
 	}
 	p.mu.Lock()
 	was := p.up
+	if !was {
+		p.reached, p.away = context.WithCancel(p.ctx)
+	}
 	p.up, p.heard, p.serves, p.copies, p.certEnds, p.canInvite = true, time.Now(), s.Serves, s.Copies, s.CertEnds.UTC(), s.CanInvite
 	p.mu.Unlock()
 	if !was {
@@ -200,6 +209,18 @@ func (a *vol) info() mirror.PeerInfo {
 		Known: true, Role: h.Role, Serving: view.Open && a.failed() == nil, Promised: h.Promised, Served: h.Served, Record: h.Record,
 		Settings: h.Settings, History: own.History, Position: own.Position, Floor: own.Floor, Consistent: own.Consistent, Split: view.Split,
 	}
+}
+
+// whileReached is ctx that ends also when the peer cannot be reached any more: a server that lost its power closes no connection.
+func (p *neighbour) whileReached(ctx context.Context) (context.Context, context.CancelFunc) {
+	inner, cancel := context.WithCancel(ctx)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reached == nil {
+		return inner, cancel
+	}
+	stop := context.AfterFunc(p.reached, cancel)
+	return inner, func() { stop(); cancel() }
 }
 
 // post sends a request to the peer's agent.

@@ -25,7 +25,7 @@ func (s *service) Switchover(ctx context.Context, r api.Switchover, step func(ap
 	a, other, err := s.atSource(ctx, r.Volume)
 	var result *api.SwitchoverResult
 	if other != nil {
-		result, err = other.Switchover(ctx, r, step)
+		result, err = s.switchoverAt(ctx, other, r, step)
 	}
 	if sourceGone(err) {
 		return s.withoutSource(ctx, r, step, err)
@@ -67,6 +67,39 @@ func (s *service) Switchover(ctx context.Context, r api.Switchover, step func(ap
 		return result, s.waitMirrors(ctx, r)
 	}
 	return result, nil
+}
+
+// switchoverAt has the source's agent do it. With force a source that is lost meanwhile is not waited for, which would be until the caller gives up.
+func (s *service) switchoverAt(ctx context.Context, source *api.Client, r api.Switchover, step func(api.SwitchoverStep)) (*api.SwitchoverResult, error) {
+	p := s.n.sourceOf(r.Volume)
+	if !r.Force || p == nil {
+		return source.Switchover(ctx, r, step)
+	}
+	limited, end := p.whileReached(ctx)
+	defer end()
+	result, err := source.Switchover(limited, r, step)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		err = api.Errorf(api.Unreachable, "volume "+r.Volume, "the source %s cannot be reached any more: %v", p.name, err)
+	}
+	return result, err
+}
+
+// sourceOf is the source of a volume, as far as this server knows, if that is another one.
+func (n *Node) sourceOf(volume string) *neighbour {
+	if a := n.find(volume); a != nil {
+		return n.peer(a.view.Load().Source)
+	}
+	for _, p := range n.neighbours() {
+		p.mu.Lock()
+		for _, v := range p.serves {
+			if v.Name == volume {
+				p.mu.Unlock()
+				return p
+			}
+		}
+		p.mu.Unlock()
+	}
+	return nil
 }
 
 // afterPlan finishes with the released block device when the plan is not under way any more: if it was given up, everything is as it

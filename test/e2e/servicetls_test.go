@@ -137,7 +137,9 @@ func TestClientsVerifyTheServiceAddress(t *testing.T) {
 	line := append(qemu("qemu-io", serviceAddress, ""), "-c", "write -q -z 0 8M", "-c", "flush") // where the guest's programs expect zeroes
 	sh(t, line[0], line[1:]...)
 	g := &guest{c: c}
-	g.start(n.client("qemu-storage-daemon", "--object", qemuTLS(dir)), "server.type=inet,server.host="+serviceAddress+",server.port="+servicePort+",tls-creds=tls")
+	do("sysctl", "-qw", "net.ipv4.tcp_keepalive_time=5", "net.ipv4.tcp_keepalive_intvl=5", "net.ipv4.tcp_keepalive_probes=3")
+	g.start(n.client("qemu-storage-daemon", "--object", qemuTLS(dir)),
+		"server.type=inet,server.host="+serviceAddress+",server.port="+servicePort+",server.keep-alive=on,tls-creds=tls")
 	g.wait("at b")
 	c.waitMirroring("b", "a", "c")
 	c.run("b", "switchover", c.name, "--to", "a", "--yes")
@@ -166,6 +168,11 @@ func TestClientsVerifyTheServiceAddress(t *testing.T) {
 	c.run("a", "switchover", c.name, "--to", "c", "--yes")
 	finds("c")
 	g.wait("at c")
+	c.waitMirroring("c", "a", "b")
+
+	sh(t, "ip", "-n", n.namespace("client"), "link", "set", "to-c", "down") // as after a loss of power nothing more comes from c
+	c.takeOver("a", "b")
+	g.wait("at b, which took over")
 	g.end()
 }
 
