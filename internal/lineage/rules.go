@@ -91,6 +91,7 @@ const (
 	RuleServesFromTarget = "serves-from-target"
 	RuleSourceDiskFailed = "source-disk-failed"
 	RuleDiskStalled      = "disk-stalled"
+	RuleNoRoom           = "no-room"
 
 	// Reboots.
 	RuleOnlyGoodCopy = "only-good-copy"
@@ -170,6 +171,7 @@ var Rules = []Rule{
 	{RuleServesFromTarget, "the disk of the source failed; it left the in-sync set, and reads and writes go to a target that holds everything", "switch over to that target (keelson switchover VOLUME --to NODE), then replace the disk"},
 	{RuleSourceDiskFailed, "the disk of the source failed, and no target that holds everything was connected: the volume is closed here", "make another server the source: keelson switchover VOLUME --to NODE --plan --force shows what is at risk, without --plan it is done; then replace the disk"},
 	{RuleDiskStalled, "the disk under this copy has not finished something for longer than disk-stall", "look at the kernel's log and at the disk; if it does not come back, stop the agent and replace the disk"},
+	{RuleNoRoom, "a disk of this server, or what salvages may take there, has no room for what has to be kept: the volume is stopped on it, and nothing is lost", "make room on it, or delete salvages that nobody needs (keelson salvage list VOLUME): the volume goes on by itself within 15 seconds; what was asked for has to be asked for again"},
 
 	{RuleOnlyGoodCopy, "no other server that can be reached holds everything answered: without this one the volume cannot be used, and is lost if it does not come back", "wait until a mirror is Mirroring (keelson status VOLUME)"},
 	{RuleInUseHere, "the server is the source of a volume that is attached or has clients", "switch over first (keelson switchover VOLUME --to NODE)"},

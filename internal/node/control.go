@@ -125,9 +125,16 @@ func (n *Node) startHere(name string, settings *lineage.Settings) error {
 	if n.ctx.Err() != nil {
 		return errStopped
 	}
+	n.making.Lock()
+	defer n.making.Unlock()
 	if n.find(name) != nil {
 		return nil
 	}
+	return n.startMade(name, settings)
+}
+
+// startMade opens it. making is held.
+func (n *Node) startMade(name string, settings *lineage.Settings) error {
 	if settings != nil {
 		if err := n.keepSettings(name, *settings); err != nil {
 			return err
@@ -148,6 +155,15 @@ func (n *Node) keepSettings(name string, settings lineage.Settings) error {
 		}
 	})
 	return errors.Join(err, log.Close())
+}
+
+// headerOf is the header of a replica that is not open.
+func (n *Node) headerOf(dir string) (intentlog.Header, error) {
+	log, err := intentlog.Open(n.out.FS, dir, intentlog.Options{})
+	if err != nil {
+		return intentlog.Header{}, err
+	}
+	return log.Header(), log.Close()
 }
 
 // handle serves one call of a peer.
@@ -267,12 +283,8 @@ func (n *Node) madeBefore(a *vol, dir string, r *createRequest) *createAnswer {
 			return nil
 		}
 	} else {
-		log, err := intentlog.Open(n.out.FS, dir, intentlog.Options{})
-		if err != nil {
-			return nil
-		}
-		h = log.Header()
-		if log.Close() != nil {
+		var err error
+		if h, err = n.headerOf(dir); err != nil {
 			return nil
 		}
 	}
@@ -404,7 +416,7 @@ func (n *Node) createAt(ctx context.Context, node string, r createRequest) (crea
 
 func (n *Node) startAt(ctx context.Context, node, name string, settings *lineage.Settings) error {
 	if node == n.cfg.Node {
-		return n.openVolume(name)
+		return n.startHere(name, settings)
 	}
 	p := n.peer(node)
 	if p == nil {

@@ -18,7 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"keelson/internal/api"
 	"keelson/internal/awake"
 	"keelson/internal/cluster"
 	"keelson/internal/config"
@@ -66,7 +65,8 @@ type Node struct {
 	checking chan struct{} // one check at a time looks at the disks
 	loads    chan struct{} // a token for each measurement that others make here
 
-	making turn // one replica at a time is made or forgotten; before mu
+	making   turn        // one replica at a time is made, opened again or forgotten; before mu
+	starting atomic.Bool // startMissed is at work
 
 	mu      sync.Mutex
 	volumes map[string]*vol  // by name
@@ -382,11 +382,7 @@ func (n *Node) openVolumes() {
 			continue
 		}
 		if err := n.openVolume(name); err != nil {
-			n.log.Error("volume cannot be opened", "volume", name, "err", err)
-			n.events.Add(api.Event{Level: "error", Volume: name, Object: "volume " + name, Message: "cannot be opened: " + err.Error()})
-			n.mu.Lock()
-			n.broken[name] = err
-			n.mu.Unlock()
+			n.cannotOpen(name, err)
 		}
 	}
 }
@@ -398,16 +394,26 @@ func (n *Node) unfinished(dir string) bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
-func (n *Node) openVolume(name string) error {
+func (n *Node) openVolume(name string) error { return n.openVolumeAfter(name, 0) }
+
+// openVolumeAfter opens a volume, after so many tries in a row that ended because there was no room.
+func (n *Node) openVolumeAfter(name string, tries int) error {
 	v, err := newVol(n, name)
 	if err != nil {
 		return err
 	}
+	v.tries = tries
 	n.mu.Lock()
-	n.volumes[name] = v
-	delete(n.broken, name)
+	stopping := n.ctx.Err() != nil // then nobody else will close it
+	if !stopping {
+		n.volumes[name] = v
+		delete(n.broken, name)
+	}
 	n.mu.Unlock()
 	v.start()
+	if stopping {
+		return errors.Join(errStopped, v.close())
+	}
 	n.bump()
 	return nil
 }

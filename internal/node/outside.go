@@ -76,7 +76,7 @@ func (n *Node) View(name string) *mirror.View {
 	return &v
 }
 
-// Stopped is why nothing is done for a volume until the agent is started again, or nil.
+// Stopped is why nothing is done for a volume until it is opened again, or nil: by itself after volume.NoRoom, else with the agent.
 func (n *Node) Stopped(name string) error {
 	if a := n.find(name); a != nil {
 		return a.failed()

@@ -76,7 +76,8 @@ func (n *Node) status() *api.Status {
 	}
 	n.mu.Lock()
 	for name, err := range n.broken {
-		s.Volumes = append(s.Volumes, api.VolumeStatus{Name: name, Role: "none", State: "Failed", Reason: err.Error(),
+		reason, rule := whyStopped(err)
+		s.Volumes = append(s.Volumes, api.VolumeStatus{Name: name, Role: "none", State: "Failed", Reason: reason, Rule: rule,
 			InSync: []string{}, Devices: []api.DeviceStatus{}, Mirrors: []api.MirrorStatus{}, Switchover: []api.Candidate{}})
 	}
 	n.mu.Unlock()
@@ -107,7 +108,7 @@ func (a *vol) status(now time.Time) api.VolumeStatus {
 		s.Clients = append(s.Clients, api.ClientStatus{Remote: c.Remote, Since: c.Since.UTC()})
 	}
 	if err := a.failed(); err != nil {
-		s.Reason, s.Rule = err.Error(), ""
+		s.Reason, s.Rule = whyStopped(err)
 	} else if slow := a.slowStep(now); slow != "" {
 		s.Reason, s.Rule = slow, lineage.RuleDiskStalled
 	}

@@ -37,6 +37,9 @@ type vol struct {
 	begun    atomic.Int64 // when the loop's present step began, ns since 1970; 0: none
 	moments  moments
 	leaving  atomic.Bool
+	opened   time.Time
+	tries    int  // in a row, of opening the volume when there had been no room. Fixed before start; then the loop's
+	shut     bool // it is closed, and takes the place of the one that could not be opened after it. Guarded by Node.making
 	ending   sync.Once
 	ended    error // of ending
 
@@ -79,7 +82,7 @@ const inboxMax = 1 << 16
 
 func newVol(n *Node, name string) (*vol, error) {
 	a := &vol{
-		n: n, name: name, dir: filepath.Join(n.volumesDir(), name), session: n.id.Incarnation,
+		n: n, name: name, dir: filepath.Join(n.volumesDir(), name), session: fmt.Sprintf("%s-%d", n.id.Incarnation, n.ids.Add(1)), opened: time.Now(),
 		wake: make(chan struct{}, 1), replies: map[uint64]chan mirror.Reply{}, asked: map[uint64]*incoming{},
 		dials: map[string]*dialing{}, steps: map[string]func(mirror.PlanStep){}, done: make(chan struct{}), applying: make(chan struct{}, 1), adding: make(turn, 1),
 	}
@@ -259,55 +262,6 @@ func (a *vol) slowStep(now time.Time) string {
 		return ""
 	}
 	return fmt.Sprintf("what %s is doing has not ended after %s: the disk under the copy or under its intent log hangs, or is slow (%s)", a.n.cfg.Node, limit, lineage.RuleDiskStalled)
-}
-
-func (a *vol) failed() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.dead
-}
-
-// fail stops serving: what had to be durable is not, so nothing that follows may be said.
-func (a *vol) fail(err error) {
-	a.mu.Lock()
-	if a.dead == nil {
-		a.dead = err
-	}
-	var waiting []chan mirror.Reply
-	for id, c := range a.replies {
-		waiting = append(waiting, c)
-		delete(a.replies, id)
-	}
-	a.mu.Unlock()
-	a.n.log.Error("volume stopped", "volume", a.name, "err", err)
-	a.note("error", "volume "+a.name, "", "stopped: "+err.Error(), "repair what failed and start the agent again")
-	a.v.CloseDevice(err.Error())
-	a.device.Withdraw()
-	a.wantAddress(false)
-	_ = a.n.nbd.RemoveExport(a.name)
-	a.v.HangupAll(err)
-	_ = a.v.DropSession(err.Error()) // if its disk hangs, nothing is said any more that depends on it
-	for _, c := range waiting {
-		c <- mirror.Reply{Err: err.Error()}
-	}
-}
-
-// refuse answers what a stopped volume cannot do.
-func (a *vol) refuse(e mirror.Event) {
-	switch e := e.(type) {
-	case mirror.Command:
-		a.reply(mirror.Reply{ID: e.ID, Err: a.failed().Error()})
-	case mirror.TokenCame:
-		a.reply(mirror.Reply{ID: e.ID, Err: a.failed().Error()})
-	case mirror.FenceAsked:
-		a.reply(mirror.Reply{ID: e.ID, Rule: lineage.RuleDiskFailed, Err: a.failed().Error()})
-	case mirror.GiveUpAsked:
-		a.reply(mirror.Reply{ID: e.ID, Err: a.failed().Error()})
-	case mirror.SessionAsked:
-		a.answerSession(e.ID, func(in *incoming) {
-			_ = in.conn.Refuse(lineage.RuleDiskFailed, a.failed().Error())
-		})
-	}
 }
 
 // command gives the machine an administrator's wish and waits for its word.

@@ -11,14 +11,13 @@ import (
 	"keelson/internal/lineage"
 	"keelson/internal/mirror"
 	"keelson/internal/vfs"
+	"keelson/internal/volume"
 )
 
 // finaleRounds of finaleRound are what the end of a history may take.
 const (
 	finaleRounds = 60
 	finaleRound  = 2 * time.Second
-	// At finaleRestart agents are started again if a disk was full: that may have stopped the volume there for the life of the agent.
-	finaleRestart = 10
 )
 
 // finale: all failures end, everybody starts, administrators settle what only they can; exactly one source and equal copies come out,
@@ -43,7 +42,7 @@ func (w *world) finale() {
 	}
 	for round := range finaleRounds {
 		for _, s := range w.servers {
-			w.revive(s, round)
+			w.revive(s)
 		}
 		w.pause(finaleRound)
 		w.check()
@@ -62,9 +61,9 @@ func (w *world) finale() {
 }
 
 // revive starts a server that is down; one whose disk failed gets a new, empty one, when somebody else serves.
-func (w *world) revive(s *server, round int) {
-	if v := s.volume(); v != nil && !s.broken() && (v.Failed() != nil || round == finaleRestart && w.counted("disk full") > 0) {
-		s.proc.die(false, "its volume was stopped by a full disk")
+func (w *world) revive(s *server) {
+	if v := s.volume(); v != nil && !s.broken() && v.Failed() != nil {
+		s.proc.die(false, "its log failed by a sync without room")
 	}
 	if s.broken() && s.open() { // repair switches over
 		return
@@ -78,10 +77,7 @@ func (w *world) revive(s *server, round int) {
 		}
 		s.replaceDisk()
 	}
-	if s.up() != nil && s.volume() == nil && !s.fresh.Load() && !s.out.Load() && !s.changing.Load() { // it could not be opened at the start, as with a full disk
-		s.proc.die(false, "its volume is not open")
-	}
-	if n := s.up(); n != nil && n.Stopped(volumeName) != nil && !s.full.Load() { // as the event says: repair what failed, and start the agent again
+	if n := s.up(); n != nil && n.Stopped(volumeName) != nil && !volume.NoRoom(n.Stopped(volumeName)) { // as the event says: repair what failed, and start the agent again
 		s.proc.die(false, "its volume is stopped")
 	}
 	if s.up() == nil {

@@ -215,6 +215,13 @@ func sourceDiskFails(w *world) {
 
 // takeOverInMidResync: the second resync of a target ends with the death of its source, and the target takes over.
 func takeOverInMidResync(w *world) {
+	w.inMidResync()
+	w.byForce(w.servers[1])
+	w.pause(time.Second)
+}
+
+// inMidResync leaves b alone in the middle of a resync.
+func (w *world) inMidResync() {
 	a, b := w.servers[0], w.servers[1]
 	some, apart := spots[:len(spots)-8], spots[len(spots)-8:] // no region of the second is among the first
 	for round := range 2 {
@@ -240,6 +247,4 @@ func takeOverInMidResync(w *world) {
 	w.clients(30)
 	a.proc.die(false, "")
 	w.pause(5 * time.Second)
-	w.byForce(b)
-	w.pause(time.Second)
 }

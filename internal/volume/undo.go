@@ -399,6 +399,14 @@ func (v *Volume) Tenure() lineage.GenID {
 // noRoom reports that a limit, or the disk, is full.
 func noRoom(err error) bool { return errors.Is(err, undo.ErrFull) || errors.Is(err, vfs.ErrNoSpace) }
 
+// NoRoom reports that something was refused for lack of room, and no log failed by that: it may succeed when there is some.
+func NoRoom(err error) bool {
+	return noRoom(err) && !errors.Is(err, intentlog.ErrFailed) && !errors.Is(err, undo.ErrFailed)
+}
+
+// Room reports whether the intent log takes a save now; it changes nothing.
+func (v *Volume) Room() error { return v.log.Save(func(*intentlog.Header) {}) }
+
 // UndoStatus is how a resync under way could be undone, and what is kept.
 type UndoStatus struct {
 	State    string // "" (no resync runs) | rolling | given-up | rolling-back | none (the replica never held anything)
