@@ -164,6 +164,7 @@ func (n *Node) heard(p *neighbour, s nodeState) {
 			n.leave(a, p.name)
 		}
 	}
+	n.startMissed(s)
 	n.wakeWatchers()
 }
 

@@ -288,7 +288,8 @@ func (s *service) ChangeMirror(ctx context.Context, r api.MirrorChange) (*api.Vo
 	if r.Action == "add" {
 		settings := a.v.Header().Settings
 		if err := s.n.startAt(ctx, r.Target, r.Volume, &settings); err != nil {
-			return nil, err
+			s.n.bump()
+			return nil, startsLater(r, err)
 		}
 	}
 	s.n.bump()
@@ -297,6 +298,12 @@ func (s *service) ChangeMirror(ctx context.Context, r api.MirrorChange) (*api.Vo
 	}
 	v := a.status(now())
 	return &v, nil
+}
+
+// startsLater: the copy is made and the volume's settings name it, so its server starts it by itself when it hears of that (startMissed).
+func startsLater(r api.MirrorChange, err error) error {
+	return &api.Error{Code: api.Unfinished, Object: fmt.Sprintf("the copy of %s on %s", r.Volume, r.Target), Message: fmt.Sprintf("is made, and its start was not confirmed: %v", err),
+		Waits: r.Target + " to hear from the source that it has a new copy, which it then starts by itself", Next: "keelson status " + r.Volume}
 }
 
 // leftMax is how long a removal waits for the server that was removed to forget its replica; it does so by itself.

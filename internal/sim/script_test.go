@@ -224,14 +224,46 @@ func TestCrashOfAnAddition(t *testing.T) {
 			w.until("c mirrors too", func() bool {
 				if c.out.Load() && !c.changing.Load() {
 					w.add(a, c)
-				} else if c.volume() == nil && !c.changing.Load() { // made, and never told to start
-					c.proc.die(false, "an administrator starts its agent again")
-					c.start()
 				}
 				return slices.Equal(w.inStep(), []string{"b", "c"})
 			})
 			w.remove(a, c)
 			w.until("c has forgotten it", func() bool { return c.volume() == nil && !c.changing.Load() })
+		}
+	})
+}
+
+// TestStartOfACopyIsLost: a copy that was made, and whose server never got the call to start it, starts when it hears of the source again;
+// nobody starts an agent again, and nobody has to add it once more.
+func TestStartOfACopyIsLost(t *testing.T) {
+	script(t, 3, func(w *world) {
+		a, c := w.servers[0], w.servers[2]
+		c.out.Store(true)
+		w.create()
+		life := c.proc
+		for round := range 8 {
+			w.until("b mirrors", func() bool { return slices.Equal(w.inStep(), []string{"b"}) })
+			w.add(a, c)
+			for named := false; !named; w.pause(20 * time.Microsecond) {
+				m := a.volume().Header().Settings.Find("c")
+				named = m != nil && !m.Removed
+			}
+			w.split(a, c, true)
+			w.admins.Wait()
+			if w.check(); c.volume() == nil {
+				w.tally("starts lost")
+			}
+			w.split(a, c, false)
+			w.until("c mirrors too", func() bool { return slices.Equal(w.inStep(), []string{"b", "c"}) })
+			w.remove(a, c)
+			w.until("c has forgotten it", func() bool { return c.volume() == nil && !c.changing.Load() })
+			if w.isBroken() {
+				t.Logf("in round %d", round)
+				return
+			}
+		}
+		if n := w.counted("starts lost"); n < 4 || c.proc != life {
+			w.fail("script", "%d starts were lost; c was started again: %t", n, c.proc != life)
 		}
 	})
 }
