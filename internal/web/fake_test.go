@@ -275,6 +275,17 @@ func (c *clock) add(d time.Duration) {
 func newSite(t *testing.T, s *api.Status, sessions string) *site {
 	t.Helper()
 	x := &site{t: t, agent: newAgent(s), people: newPeople(), clock: &clock{now: time.Unix(1700000000, 0)}}
+	x.open(sessions)
+	x.server = httptest.NewUnstartedServer(nil)
+	x.server.Config = x.page.HTTP()
+	x.server.EnableHTTP2 = true
+	x.server.StartTLS()
+	t.Cleanup(func() { x.page.Close(); x.server.CloseClientConnections(); x.server.Close() })
+	return x
+}
+
+// open makes the page.
+func (x *site) open(sessions string) {
 	x.agent.OnChangeUser = func(ctx context.Context, r api.UserChange) (*api.Users, error) {
 		if r.Action == "remove" {
 			return &api.Users{}, x.people.Remove(ctx, r.Name)
@@ -286,12 +297,6 @@ func newSite(t *testing.T, s *api.Status, sessions string) *site {
 		return &api.Users{}, x.people.Put(ctx, r.Name, u.Role, r.Password)
 	}
 	x.page = New(Options{Service: x.agent, Users: x.people, Audit: x.noteAudit, Cluster: "c0ffee", Node: "a", Sessions: sessions, Now: x.clock.Now})
-	x.server = httptest.NewUnstartedServer(nil)
-	x.server.Config = x.page.HTTP()
-	x.server.EnableHTTP2 = true
-	x.server.StartTLS()
-	t.Cleanup(func() { x.page.Close(); x.server.CloseClientConnections(); x.server.Close() })
-	return x
 }
 
 // visitor is a client with cookies of its own that follows no redirects.
