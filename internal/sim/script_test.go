@@ -126,6 +126,36 @@ func TestAddedCopyStays(t *testing.T) {
 	})
 }
 
+// TestWhatAFirstResyncBroughtIsKept: a copy that has never been whole gets some of what b answered, after it took over; then the older source
+// takes over from b, and goes on with that copy. Of what b answered nothing is given up in silence there.
+func TestWhatAFirstResyncBroughtIsKept(t *testing.T) {
+	script(t, 3, func(w *world) {
+		a, b, c := w.servers[0], w.servers[1], w.servers[2]
+		w.create()
+		w.settle()
+		rate := int64(256 << 10)
+		w.change("a", api.MirrorChange{Target: "c", Action: "set", ResyncRate: &rate})
+		w.pause(2 * time.Second)
+		c.proc.die(false, "before anything was written")
+		w.pause(2 * time.Second)
+		w.clients(20)
+		a.proc.die(false, "")
+		c.start()
+		w.pause(4 * time.Second)
+		w.byForce(b)
+		w.until("c is in its first resync", func() bool { return c.volume().Header().Consistent == "no" })
+		w.clients(60)
+		w.pause(2 * time.Second)
+		w.clients(30)
+		b.proc.die(false, "")
+		w.pause(4 * time.Second)
+		a.start()
+		w.pause(time.Second)
+		w.switchover(a, api.Switchover{Volume: volumeName, To: "a", Force: true, NoCatchUp: true})
+		w.until("c mirrors", func() bool { return slices.Equal(w.inStep(), []string{"c"}) })
+	})
+}
+
 // TestRemovedCopyIsForgotten: also by a server that has adopted the settings that say so.
 func TestRemovedCopyIsForgotten(t *testing.T) {
 	script(t, 3, func(w *world) {

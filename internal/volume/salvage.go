@@ -131,7 +131,7 @@ func (v *Volume) salvageImages(source lineageAt, reason string) error {
 // salvageArrived keeps, durably, what an interrupted resync had brought and the source that goes on with it has not (rule 28): the undo
 // log has what was there before all of them. Content that an earlier call kept is not kept again: a crash may have come between.
 func (v *Volume) salvageArrived(source lineageAt, reason string) error {
-	if note := noteOf(v.log.Header()); note.ID == "" && note.GaveUp == "" || v.omits(omitSalvageArrived) {
+	if v.omits(omitSalvageArrived) {
 		return nil
 	}
 	log, err := v.undoLog()

@@ -347,10 +347,7 @@ func (s *session) beginResync() error {
 	v.ckptMu.Lock() // a checkpoint that knew the old position must not save it after this
 	defer v.ckptMu.Unlock()
 	err := v.log.Save(func(d *intentlog.Header) {
-		d.Consistent, d.History, d.Position, d.Anchor = h.Consistent, kept, agreed, nil
-		if note.ID != "" || note.GaveUp != "" {
-			d.Anchor = note.encode()
-		}
+		d.Consistent, d.History, d.Position, d.Anchor = h.Consistent, kept, agreed, note.encode()
 	})
 	if err == nil && agreed != v.log.Floor() {
 		err = v.log.ResetFloor(agreed)
@@ -388,6 +385,23 @@ func (s *session) resume() error {
 		s.saver.mode = saveForeign
 	case h.Consistent == consistentNo && (noteOf(h).GaveUp != "" || len(h.History) > 0):
 		s.saver.mode = saveForeign
+	case h.Consistent == consistentNo && !v.omits(omitSalvageArrived) && v.holdsOfAnother(s.source):
+		s.saver.mode, s.source.followed = saveForeign, true // what is unknown was there before
 	}
 	return nil
+}
+
+// holdsOfAnother reports whether a replica that never held anything whole has something that an interrupted resync from another line than
+// that source's has brought, or had, before this source overwrote it: what was answered there may be nowhere else by now (rule 28).
+func (v *Volume) holdsOfAnother(source lineageAt) bool {
+	if v.undo.log.Load().Anchor() != nil {
+		return true
+	}
+	source.followed = true
+	for r := range v.regions {
+		if now := v.versionOf(r); !v.inLineage(&now, source) {
+			return true
+		}
+	}
+	return false
 }
