@@ -272,7 +272,7 @@ func (v *Volume) apply(op block.Op, flags block.Flags, off, n int64, buf *block.
 }
 
 // localFailed: a write that may have reached a target is not, or only in part, on this disk. No room is not a failure of
-// the disk (guarantee 9): its regions are unknown from now on (rule 5), and every target has to be compared again. If the
+// the disk (guarantee 9): its regions get a version that no target has (rule 5), and every target has to be compared again. If the
 // disk failed, the targets decide what becomes of it, and nothing on this disk is ever used again.
 func (v *Volume) localFailed(rs []*block.Request, cause error) {
 	failed := slices.ContainsFunc(rs, func(r *block.Request) bool { return r.Err != nil && !errors.Is(r.Err, vfs.ErrNoSpace) })
@@ -287,20 +287,32 @@ func (v *Volume) localFailed(rs []*block.Request, cause error) {
 		return
 	}
 	v.mu.Lock()
+	version := v.ownVersion()
 	for _, r := range rs {
 		if r.Err != nil {
 			if !v.omits(omitUnknown) {
-				v.log.SetVersions(r.Off>>v.region, (r.Off+r.Len-1)>>v.region, lineage.Unknown)
+				v.log.SetVersions(r.Off>>v.region, (r.Off+r.Len-1)>>v.region, version)
 			}
 			r.Err = fmt.Errorf("%w: %w", block.ErrNoSpace, r.Err)
 		}
 	}
-	v.position, v.index = v.at(), 0 // the next write begins a generation, which adopts them
-	for _, l := range v.links {     // at once: a later write to one of these regions would give it one version on both sides
+	for _, l := range v.links { // at once: a later write to one of these regions would give it one version on both sides
 		l.cut, l.inStep = true, false
 	}
 	v.mu.Unlock()
 	v.HangupAll(fmt.Errorf("a write failed at the source, its regions have to be compared again: %w", cause))
+}
+
+// ownVersion is a version for what is on this disk alone: the next number, which no write gets and no frame carries. It takes no new
+// generation, or an application that tries again and again would make the history longer than a hello may be. Where no number is
+// left without a note in the log the regions are unknown, and the next write begins a generation, which adopts them. mu is held.
+func (v *Volume) ownVersion() lineage.Version {
+	if v.index != 0 && v.number < v.reserved {
+		v.number++
+		return lineage.MakeVersion(v.index, v.number)
+	}
+	v.position, v.index = v.at(), 0
+	return lineage.Unknown
 }
 
 // room waits, bounded, for targets whose queues are full; one that stays so is dropped.
