@@ -56,6 +56,7 @@ type Generation struct {
 	Began uint64 `json:"began"`          // above every number that can have been used before (rule 10)
 	Held  uint64 `json:"held"`           // the position of the generation before that its server surely held
 	After Epoch  `json:"after,omitzero"` // Record.After of its server's standing when it began: see Stand
+	Anew  bool   `json:"anew,omitempty"` // it began on content of which nothing is surely that of the generations before (rule 9)
 }
 
 // History is a volume's list of generations, oldest first.

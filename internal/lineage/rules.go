@@ -63,6 +63,7 @@ const (
 	RuleNewerTerm    = "newer-term"
 	RuleUnservedTerm = "unserved-term"
 	RuleUnknownThere = "unknown-there"
+	RuleForeignStore = "foreign-store"
 
 	// Forced take-overs and split brains.
 	RuleSourceAlive    = "source-alive"
@@ -106,7 +107,7 @@ var Rules = []Rule{
 	{RuleSurplus, "the target holds writes that are not in the source's history; they were on their way when their source stopped, and the resync replaces them", ""},
 	{RuleSplitBrain, "this replica went on without the new source and answered writes: following it would discard them", "compare both sides (keelson split-brain show VOLUME), then choose one (keelson split-brain resolve VOLUME --keep NODE)"},
 	{RuleNewerThanSource, "the replica's history continues where the source's ends: the source is the older one", "find out which server ought to be the source (keelson status on each)"},
-	{RuleReverted, "a peer holds more of this server's own writes than this server can have made: its disk or state was put back to an older one", "make another server the source (keelson switchover VOLUME --to NODE); this one then follows it"},
+	{RuleReverted, "a peer holds more of this server's own writes than this server can have made: its disk or state was put back to an older one", "make another server the source (keelson switchover VOLUME --to NODE --force); this one then follows it"},
 
 	{RuleFullAsked, "a full resync was asked for by name: every region is sent", ""},
 	{RuleForeignContent, "the two replicas share no history and hold content: all regions are compared by digests and those that differ are sent", ""},
@@ -147,6 +148,7 @@ var Rules = []Rule{
 	{RuleNewerTerm, "another server became source in a newer term while this one was away", "nothing: this server becomes a target when the new source reaches it"},
 	{RuleUnservedTerm, "a server has promised to follow a newer term in which nobody serves", "bring the server back that the term names: it gives the term up when it is asked"},
 	{RuleUnknownThere, "a member of the in-sync set says that it does not know the volume, so it cannot say whether somebody took over", "see that it runs with its own state directory; or, if it lost it for good: keelson switchover VOLUME --to SELF --force"},
+	{RuleForeignStore, "what is under the copy of the source is not what it left: another disk, or content that was changed while the agent was stopped; the other copies would be overwritten with it", "make another server the source: keelson switchover VOLUME --to NODE --force; or, if what is there now is what you want: keelson switchover VOLUME --to SELF --force"},
 
 	{RuleSourceAlive, "a server that was asked serves the volume, or is connected to one that does: it is not lost", "switch over without --force; or, if that server is surely gone, ask again when its connections have timed out"},
 	{RuleBehindSurvivor, "another server that was reached may hold answered writes that this one lacks", "make that server the source first, then switch over to this one; or take over without them (--no-catch-up)"},

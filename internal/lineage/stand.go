@@ -149,7 +149,7 @@ func InLineage(gen GenID, number uint64, h History, at Position) bool {
 		return true
 	}
 	i := h.Find(gen)
-	return i >= 0 && number <= extent(h, i, at)
+	return i >= 0 && number <= extent(h, i, at) && !slices.ContainsFunc(h[i+1:], func(g Generation) bool { return g.Anew })
 }
 
 // Survivor is what a server reports for a forced switchover, after it promised the new term (rule 22).
@@ -159,11 +159,15 @@ type Survivor struct {
 	Floor      Position
 	Position   Position
 	Consistent bool
+	Foreign    bool // what is under the copy is not what it left (rule 9): it holds nothing for sure
 }
 
-// Compare orders survivors, the best last: by the epoch of their record, then membership in it, then the server that its
-// term names (its disk has every flush that it answered), then floor and position. Never by position alone.
+// Compare orders survivors, the best last: those whose copy is what they left, then by the epoch of their record, then membership in
+// it, then the server that its term names (its disk has every flush that it answered), then floor and position. Never by position alone.
 func (s Survivor) Compare(t Survivor) int {
+	if s.Foreign != t.Foreign {
+		return direction(t.Foreign)
+	}
 	if c := s.Record.Epoch.Compare(t.Record.Epoch); c != 0 {
 		return c
 	}

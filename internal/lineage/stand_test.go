@@ -147,6 +147,18 @@ func TestInLineage(t *testing.T) {
 			t.Errorf("%v %d: in lineage is not %v", c.gen, c.number, c.in)
 		}
 	}
+	h[1].Anew = true // what it began on is not surely what came before
+	for _, c := range []struct {
+		gen    GenID
+		number uint64
+		in     bool
+	}{
+		{h[0].ID, 90, false}, {h[1].ID, 150, true}, {ZeroGen, 0, true},
+	} {
+		if InLineage(c.gen, c.number, h, pos) != c.in {
+			t.Errorf("anew: %v %d: in lineage is not %v", c.gen, c.number, c.in)
+		}
+	}
 }
 
 // TestSurvivorsCompareByRecordFirst: rule 22, each criterion before the next.
@@ -154,6 +166,7 @@ func TestSurvivorsCompareByRecordFirst(t *testing.T) {
 	t1 := Term{1, "a"}
 	p := func(n uint64) Position { return Position{GenID{1}, n} }
 	order := []Survivor{ // worst first
+		{Node: "c", Record: record(Term{2, "c"}, 0, "c"), Floor: p(900), Position: p(900), Foreign: true},
 		{Node: "d", Record: record(t1, 2, "a", "b"), Floor: p(900), Position: p(900)},
 		{Node: "b", Record: record(t1, 2, "a", "b"), Floor: p(10), Position: p(10)},
 		{Node: "d", Record: record(t1, 3, "a", "c"), Floor: p(50), Position: p(60)},

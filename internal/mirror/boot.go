@@ -88,6 +88,10 @@ func (m *Machine) judgePeers() (silent bool) {
 		b.rule, b.reason = lineage.RuleSourceDiskFailed, fmt.Sprintf("the disk of %s failed: %s", m.cfg.Self, m.failed)
 		return false
 	}
+	if m.own.Foreign && len(m.others()) > 0 {
+		b.rule, b.reason = lineage.RuleForeignStore, fmt.Sprintf("what is under the copy of %s is not what it left; %s would be overwritten with it", m.cfg.Self, strings.Join(m.others(), ", "))
+		return false
+	}
 	if top, by := m.unserved(); by != "" {
 		return m.judgePromise(top, by, len(quiet)+len(strangers) == 0)
 	}
@@ -156,6 +160,12 @@ func (m *Machine) serve() {
 	}
 }
 
+// CannotOpen reports that by this rule a source that was started neither opens by itself nor can hand over, whoever answers: it is the
+// other servers that have what was answered.
+func CannotOpen(rule string) bool {
+	return rule == lineage.RuleReverted || rule == lineage.RuleForeignStore
+}
+
 // forced makes this server, which does not serve, the source because an administrator says so. A source that only waits for
 // peers to answer opens as it is; everything else is a forced take-over in a new term.
 func (m *Machine) forced(c Command) {
@@ -165,9 +175,17 @@ func (m *Machine) forced(c Command) {
 		m.reply(c.ID, rule, m.boot.reason)
 	case m.boot.waiting && (rule == lineage.RuleBootWait || rule == lineage.RuleUnknownThere):
 		m.openAnyway(c)
+	case m.boot.waiting && rule == lineage.RuleForeignStore && !m.promisedElsewhere():
+		m.openAnyway(c)
 	default:
 		m.forceHere(c, c.Switch.Plan, c.Switch.NoCatchUp, false)
 	}
+}
+
+// promisedElsewhere reports that somebody promised a newer term, this server included: it opens in no older one.
+func (m *Machine) promisedElsewhere() bool {
+	_, by := m.unserved()
+	return by != ""
 }
 
 // openAnyway opens a source that waits for peers that do not answer, because an administrator says so.

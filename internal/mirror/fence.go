@@ -56,7 +56,7 @@ func (m *Machine) refuseFence(e FenceAsked) (rule, why string) {
 }
 
 // cannotCount says why this copy is no survivor although this server promised: an administrator has to choose first, or
-// its disk cannot be read.
+// its disk cannot be read, or it was put back to an older one.
 func (m *Machine) cannotCount(mine Own) (rule, why string) {
 	switch {
 	case m.split != "":
@@ -65,6 +65,8 @@ func (m *Machine) cannotCount(mine Own) (rule, why string) {
 		return lineage.RuleSplitBrain, m.cfg.Self + " is to give its surplus up"
 	case m.failed != "" || mine.Failed:
 		return lineage.RuleDiskFailed, fmt.Sprintf("the disk of %s failed", m.cfg.Self)
+	case m.boot.waiting && m.boot.rule == lineage.RuleReverted:
+		return m.boot.rule, m.boot.reason
 	}
 	return "", ""
 }

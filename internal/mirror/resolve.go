@@ -87,7 +87,7 @@ func (m *Machine) risk() *switchover.Risk {
 		return nil
 	}
 	r := &switchover.Risk{Mine: m.own.Survivor(m.cfg.Self, m.st.Clone().Record), Consistent: m.own.Consistent, InStep: m.in.from == m.source() && (m.in.lastInStep || m.in.session && m.in.inStep),
-		Never: !Whole(m.cfg.Self, m.own.History, m.st.Record)}
+		Never: !Whole(m.cfg.Self, m.own.History, m.st.Record), Foreign: m.own.Foreign}
 	if m.st.Heir != nil {
 		r.HandedTo = m.st.Heir.Node
 	}
@@ -103,10 +103,10 @@ func (m *Machine) risk() *switchover.Risk {
 			continue
 		}
 		i := p.info
-		if i.Failed && i.Record.Epoch.Compare(m.st.Record.Epoch) <= 0 { // what it answered is what the record promises
+		if (i.Failed || i.Stuck != "") && i.Record.Epoch.Compare(m.st.Record.Epoch) <= 0 { // what it answered is what the record promises
 			continue
 		}
-		r.Others = append(r.Others, switchover.Seen{Reachable: p.up, Survivor: lineage.Survivor{Node: node, Record: i.Record, Floor: i.Floor, Position: i.Position, Consistent: i.Consistent != "no"}})
+		r.Others = append(r.Others, switchover.Seen{Reachable: p.up, Survivor: lineage.Survivor{Node: node, Record: i.Record, Floor: i.Floor, Position: i.Position, Consistent: i.Consistent != "no", Foreign: i.Foreign}})
 	}
 	return r
 }

@@ -152,9 +152,9 @@ func (s *script) targetLine(verb string, w *words) Event {
 	return nil
 }
 
-// mine is this replica: mine=1@a,2@b (the terms of its generations) holds=NUMBER, and inconsistent, unknown, failed.
+// mine is this replica: mine=1@a,2@b (the terms of its generations) holds=NUMBER, and inconsistent, unknown, failed, foreign.
 func (s *script) mine(w *words) Own {
-	own := Own{History: w.history("mine"), Consistent: "yes", Unknown: w.flag("unknown"), Failed: w.flag("failed")}
+	own := Own{History: w.history("mine"), Consistent: "yes", Unknown: w.flag("unknown"), Failed: w.flag("failed"), Foreign: w.flag("foreign")}
 	own.Position = lineage.Position{Gen: own.History.Last().ID, Number: w.number(w.opt("holds", "0"))}
 	own.Floor = own.Position
 	if w.flag("inconsistent") {
@@ -167,7 +167,7 @@ func (s *script) mine(w *words) Own {
 }
 
 func (s *script) info(w *words) PeerInfo {
-	i := PeerInfo{Known: !w.flag("unknown"), Serving: w.flag("serving"), Failed: w.flag("failed"), Role: lineage.Role(w.opt("role", "target")),
+	i := PeerInfo{Known: !w.flag("unknown"), Serving: w.flag("serving"), Failed: w.flag("failed"), Foreign: w.flag("foreign"), Stuck: w.opt("stuck", ""), Role: lineage.Role(w.opt("role", "target")),
 		Promised: w.term("promised", "0@-"), Served: w.term("served", "0@-"), Record: w.record("record", ""), Consistent: "yes"}
 	if w.flag("settings-without-me") {
 		i.Settings = s.m.st.Settings.Clone()

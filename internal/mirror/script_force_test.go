@@ -26,7 +26,7 @@ func (s *script) forceEvent(verb string, w *words) Event {
 		p := lineage.Position{Gen: s.gen, Number: at}
 		e.OK, e.Rule, e.Why = said(w)
 		if e.OK {
-			e.Survivor = lineage.Survivor{Node: e.Node, Record: record, Position: p, Floor: p, Consistent: !w.flag("inconsistent")}
+			e.Survivor = lineage.Survivor{Node: e.Node, Record: record, Position: p, Floor: p, Consistent: !w.flag("inconsistent"), Foreign: w.flag("foreign")}
 		}
 		return e
 	case "give-up-asked":

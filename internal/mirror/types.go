@@ -42,6 +42,8 @@ type PeerInfo struct {
 	GaveUp     string           `json:"gave_up,omitempty"` // with Consistent "no": why there is no way back to before the resync
 	Failed     bool             `json:"failed,omitempty"`  // its disk
 	Split      string           `json:"split,omitempty"`   // why it may not follow the source, although that is not about to dial it
+	Foreign    bool             `json:"foreign,omitempty"` // what is under its copy is not what it left (rule 9)
+	Stuck      string           `json:"stuck,omitempty"`   // it was the source and does not open by itself, nor hand over: the rule (CannotOpen)
 }
 
 // Event is something that happened. Each carries no time of its own: Step gets it.
@@ -231,6 +233,7 @@ type Own struct {
 	Reserved   uint64           // numbers up to this one may have been used by this server as source; 0: not known
 	Unknown    bool             // some region is unknown
 	Failed     bool
+	Foreign    bool // what is under the copy is not what it left (rule 9)
 }
 
 // Effect is something the shell has to do.

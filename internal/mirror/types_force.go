@@ -64,7 +64,7 @@ type (
 
 // Survivor is what this server reports in a forced take-over: what it knows of its copy, and the record in its header.
 func (o Own) Survivor(node string, r lineage.Record) lineage.Survivor {
-	return lineage.Survivor{Node: node, Record: r, Floor: o.Floor, Position: o.Position, Consistent: o.Consistent != "no"}
+	return lineage.Survivor{Node: node, Record: r, Floor: o.Floor, Position: o.Position, Consistent: o.Consistent != "no", Foreign: o.Foreign}
 }
 
 func (FenceAnswer) event()  {}

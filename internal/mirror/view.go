@@ -288,11 +288,14 @@ func (m *Machine) Facts(to string) switchover.Facts {
 	if to == m.cfg.Self {
 		f.Risk = m.risk()
 	}
-	if p := m.peers[f.Source]; p != nil && p.up && (!p.info.Failed || p.info.Serving) || m.in.session {
+	if p := m.peers[f.Source]; p != nil && p.up && (!p.info.Failed && p.info.Stuck == "" || p.info.Serving) || m.in.session {
 		f.SourceReachable = true
 	}
 	if p := m.peers[f.Source]; p != nil && p.up && p.info.Failed {
 		f.SourceFailed = true
+	}
+	if p := m.peers[f.Source]; p != nil && p.up && !p.info.Serving {
+		f.SourceStuck = p.info.Stuck
 	}
 	for _, node := range m.others() {
 		f.Others = append(f.Others, m.targetFacts(node))

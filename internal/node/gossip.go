@@ -205,8 +205,13 @@ func (a *vol) info() mirror.PeerInfo {
 	if own.Consistent == "no" {
 		gaveUp = a.v.UndoStatus().Reason
 	}
+	stuck := ""
+	if view.Role == lineage.RoleSource && !view.Open && mirror.CannotOpen(view.Rule) {
+		stuck = view.Rule
+	}
 	return mirror.PeerInfo{
-		GaveUp: gaveUp, Failed: own.Failed || a.failed() != nil,
+		Stuck:  stuck,
+		GaveUp: gaveUp, Failed: own.Failed || a.failed() != nil, Foreign: own.Foreign,
 		Known: true, Role: h.Role, Serving: view.Open && a.failed() == nil, Promised: h.Promised, Served: h.Served, Record: h.Record,
 		Settings: h.Settings, History: own.History, Position: own.Position, Floor: own.Floor, Consistent: own.Consistent, Split: view.Split,
 	}

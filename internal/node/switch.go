@@ -118,9 +118,12 @@ func (a *vol) afterPlan(released *attach.Released, cancelled func()) error {
 	return nil
 }
 
-// cannotHandOver says why this server, which was source, cannot hand its role over: its disk failed and it has closed.
+// cannotHandOver says why this server, which was source, cannot hand its role over: its disk failed and it has closed, or it does not open.
 func (a *vol) cannotHandOver() error {
 	view := a.view.Load()
+	if view.Role == lineage.RoleSource && !view.Open && mirror.CannotOpen(view.Rule) {
+		return api.Refusal(lineage.RuleNeedsForce, "volume "+a.name, "its source "+a.n.cfg.Node+" does not open and cannot hand over: "+view.Reason, lineage.NextOf(view.Rule))
+	}
 	if view.Role != lineage.RoleSource || a.failed() == nil && (view.Failed == "" || view.Open) {
 		return nil
 	}

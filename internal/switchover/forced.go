@@ -14,6 +14,7 @@ type Risk struct {
 	Consistent string // "yes" | "rolling" | "no"
 	HandedTo   string // the server that it handed the role to, and that has not been seen to serve; "" if none
 	Never      bool   // it has never held a whole copy
+	Foreign    bool   // what is under its copy is not what it left (rule 9)
 	InStep     bool   // it was in step with its source when that session ended, or still is
 	Async      bool
 	Heard      bool          // the source was heard since this server started
@@ -125,6 +126,9 @@ func (r Risk) AtRisk(f Facts) (risks, assumes []string) {
 	}
 	if r.HandedTo != "" {
 		add("%s handed the role to %s, which may have served since: what it answered is missing", f.To, r.HandedTo)
+	}
+	if r.Foreign {
+		add("what is under the copy of %s is not what it left: everything there may be other content", f.To)
 	}
 	switch {
 	case r.Never:

@@ -23,6 +23,7 @@ type Facts struct {
 	SelfVia         string // the target that it serves from since then; "" if it does not
 	SourceReachable bool   // and able to hand over
 	SourceFailed    bool   // it was heard that its disk failed
+	SourceStuck     string // ... that it does not open: the rule
 	Running         string // id of the plan under way; "" if none
 	HoldOld         bool   // a take-over by force leaves the other copies as they were until the new source is accepted
 	Heir            Target
@@ -89,6 +90,9 @@ func needsForce(f Facts) *Refusal {
 	cause := "cannot be reached"
 	if f.SourceFailed {
 		cause = "has a failed disk and cannot hand over"
+	}
+	if f.SourceStuck != "" {
+		cause = "does not open and cannot hand over (" + f.SourceStuck + ")"
 	}
 	return refuse(lineage.RuleNeedsForce, "the source %s %s%s", orUnknown(f.Source), cause, gist)
 }

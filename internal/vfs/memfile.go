@@ -44,7 +44,7 @@ func (f *memFile) touch() {
 	f.changed = f.mem.clock
 }
 
-func (f *memFile) identity() Identity { return Identity{KindFile, 1, f.inode, f.size, f.changed} }
+func (f *memFile) identity() Identity { return Identity{KindFile, 1, f.inode, f.size, f.changed, ""} }
 
 // sector returns the content of one sector; nil: zero.
 func (f *memFile) sector(n int64) *[SectorBytes]byte {

@@ -169,10 +169,10 @@ func (f *osFile) Identity() (Identity, error) {
 		return Identity{}, fail("identity", f.path, 0, err)
 	}
 	if !f.device {
-		return Identity{KindFile, uint64(st.Dev), st.Ino, st.Size, st.Ctim.Nano()}, nil
+		return Identity{KindFile, uint64(st.Dev), st.Ino, st.Size, st.Ctim.Nano(), fileSystemName(f.fd)}, nil
 	}
 	size, err := f.size()
-	return Identity{KindDevice, uint64(st.Rdev), 0, size, 0}, fail("identity", f.path, 0, err)
+	return Identity{KindDevice, uint64(st.Rdev), 0, size, 0, diskName(st.Rdev)}, fail("identity", f.path, 0, err)
 }
 
 func (f *osFile) Close() error {

@@ -49,6 +49,9 @@ type Identity struct {
 	Inode      uint64 `json:"inode"`       // 0 for devices
 	Size       int64  `json:"size"`        // bytes
 	ChangeTime int64  `json:"change_time"` // ns since 1970; 0 for devices
+	// Disk names the disk, or the file's file system, for longer than Dev does, which a start of the machine may give to another one. "":
+	// there is no such name. It is kept beside the rest, by whoever keeps it.
+	Disk string `json:"-"`
 }
 
 // Flag modifies Open.

@@ -71,7 +71,7 @@ func (v *Volume) begin(s *lineage.Standing) error {
 	if s != nil {
 		standing = *s
 	}
-	gen := lineage.Generation{Term: standing.Served, Began: began, Held: held.Number, After: standing.Record.After}
+	gen := lineage.Generation{Term: standing.Served, Began: began, Held: held.Number, After: standing.Record.After, Anew: begunAnew(v.log.Header())}
 	_, _ = rand.Read(gen.ID[:]) // never fails (crypto/rand ends the program instead)
 	if began+1+reserveStep > lineage.NumberMax {
 		return fmt.Errorf("volume %s: its numbers are used up; make a new volume from this copy", v.name)
@@ -97,6 +97,7 @@ func (v *Volume) begin(s *lineage.Standing) error {
 		h.History = append(h.History, gen)
 		h.Position = lineage.Position{Gen: gen.ID, Number: began}
 		h.Consistent = consistentYes
+		delete(h.Extra, extraAnew) // it is this generation's content now
 	})
 	if err != nil {
 		return v.logError(err)

@@ -308,6 +308,7 @@ func (s *session) end(text []byte) error {
 	err := v.commitEnd(func(h *intentlog.Header) {
 		h.History, h.Position, h.Consistent, h.Anchor = e.History, e.Position, consistentYes, nil
 		delete(h.Extra, extraForeign)
+		delete(h.Extra, extraAnew)
 		if h.Record.Epoch.Compare(e.Record.Epoch) < 0 {
 			h.Record = e.Record
 		}

@@ -365,9 +365,6 @@ type lineageAt struct {
 	followed bool // what is unknown here is in it as well (hasFollowed)
 }
 
-// extraForeign is in Header.Extra while the backing store holds what this replica never wrote: it was not as it was left (rule 9).
-const extraForeign = "foreign"
-
 // hasFollowed reports whether this replica had followed the source in the generation that it still is in. Then all that
 // it holds came from that source, which has lost nothing since: what a crash here made unknown needs no salvage. A source that
 // was started again, or took over, is in another generation (rule 1).

@@ -19,11 +19,9 @@ package volume
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/bits"
 	"path/filepath"
 	"sync"
@@ -332,52 +330,6 @@ func failedBefore(h intentlog.Header) error {
 	return fmt.Errorf("volume %s: the disk under %s failed earlier: %s; replace it, remove the mirror to this server and add it again", h.Name, h.Backing.Path, h.Failed)
 }
 
-func openBacking(o Options, log *intentlog.Log, h intentlog.Header) (vfs.File, error) {
-	if h.Failed != "" { // never used again, whatever it says now (guarantee 9)
-		return deadDisk{failedBefore(h)}, nil
-	}
-	disk, err := o.FS.Open(h.Backing.Path, vfs.Lock)
-	if err != nil {
-		return nil, err
-	}
-	have, err := disk.Size()
-	if err == nil && have < h.SizeBytes {
-		err = fmt.Errorf("volume %s: %s has %d bytes now, the volume has %d: it was cut off; give it back its size",
-			h.Name, h.Backing.Path, have, h.SizeBytes)
-	}
-	id, err2 := disk.Identity()
-	if err = errors.Join(err, err2); err == nil {
-		was, clean := log.WasClean()
-		same := clean && id == was
-		if !clean {
-			was = h.Backing.Identity
-			same = id.Kind == was.Kind && id.Dev == was.Dev && id.Inode == was.Inode
-		}
-		if !same { // rule 9: another disk, or changed while nobody looked
-			o.Log.Warn("the backing store is not as it was left; everything is unknown until a resync has compared it", "volume", h.Name, "path", h.Backing.Path)
-			err = log.ForgetAll()
-		}
-		if err == nil {
-			err = forgetHot(disk, log, h, same)
-		}
-		id.ChangeTime = 0
-		err = errors.Join(err, log.ClearClean(), log.Save(func(h *intentlog.Header) {
-			h.Backing.Identity = id
-			if !same {
-				h.Extra = maps.Clone(h.Extra)
-				if h.Extra == nil {
-					h.Extra = map[string]json.RawMessage{}
-				}
-				h.Extra[extraForeign] = json.RawMessage("true")
-			}
-		}))
-	}
-	if err != nil {
-		return nil, errors.Join(err, disk.Close())
-	}
-	return disk, nil
-}
-
 // Size of the volume in bytes.
 func (v *Volume) Size() int64 { return v.size }
 
@@ -395,7 +347,7 @@ func (v *Volume) Own() mirror.Own {
 	h := v.log.Header()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	own := mirror.Own{History: h.History, Position: h.Position, Floor: v.log.Floor(), Consistent: h.Consistent, Reserved: v.reserved, Unknown: v.log.UnknownRegions() > 0, Failed: v.failed != nil}
+	own := mirror.Own{History: h.History, Position: h.Position, Floor: v.log.Floor(), Consistent: h.Consistent, Reserved: v.reserved, Unknown: v.log.UnknownRegions() > 0, Failed: v.failed != nil, Foreign: begunAnew(h)}
 	if h.Consistent == consistentYes {
 		own.Position = v.at()
 	} else if a := v.anchor(h); a != nil {

@@ -1,0 +1,50 @@
+package vfs
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestNamesOfDisks: a disk, a partition, a logical volume, and one that says nothing of itself.
+func TestNamesOfDisks(t *testing.T) {
+	sys := t.TempDir()
+	file := func(path, text string) {
+		t.Helper()
+		path = filepath.Join(sys, path)
+		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	device := func(number, dir string) {
+		t.Helper()
+		must(t, os.MkdirAll(filepath.Join(sys, "dev/block"), 0o755))
+		must(t, os.MkdirAll(filepath.Join(sys, dir), 0o755))
+		must(t, os.Symlink("../../"+dir, filepath.Join(sys, "dev/block", number)))
+	}
+	device("8:0", "devices/sda")
+	file("devices/sda/device/wwid", "naa.5000c500\n")
+	device("8:2", "devices/sda/sda2")
+	file("devices/sda/sda2/partition", "2\n")
+	file("devices/sda/sda2/start", "4096\n")
+	device("252:3", "devices/dm-3")
+	file("devices/dm-3/dm/uuid", "LVM-abc\n")
+	device("253:0", "devices/vda")
+	file("devices/vda/serial", "\n")
+	for number, want := range map[[2]uint32]string{
+		{8, 0}: "device/wwid naa.5000c500", {8, 2}: "device/wwid naa.5000c500 partition 2 from 4096", {252, 3}: "dm/uuid LVM-abc", {253, 0}: "", {9, 9}: "",
+	} {
+		if got := nameIn(sys, number[0], number[1]); got != want {
+			t.Errorf("%v is %q, not %q", number, got, want)
+		}
+	}
+}
+
+// TestNameOfALoopDevice: the kernel's own files say which file is under it.
+func TestNameOfALoopDevice(t *testing.T) {
+	device := loopDevice(t, 1<<20)
+	id, err := OS.Stat(device)
+	if err != nil || !strings.HasPrefix(id.Disk, "loop/backing_file "+os.TempDir()) {
+		t.Errorf("%q, %v", id.Disk, err)
+	}
+}
