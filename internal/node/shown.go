@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"keelson/internal/config"
 	"keelson/internal/peer"
 	"keelson/internal/preflight"
 )
@@ -105,15 +106,20 @@ func (s *shown) get(ca *peer.CA, node string, names []string, lifetime time.Dura
 // serviceNames are the service addresses and names of that volume, or of all, as far as this server has a copy.
 func (n *Node) serviceNames(volume string) (names []string) {
 	for _, v := range n.cfg.Volumes {
-		if volume != "" && volume != v.Name || n.find(v.Name) == nil {
-			continue
+		if (volume == "" || volume == v.Name) && n.find(v.Name) != nil {
+			names = append(names, servicesIn(v)...)
 		}
-		if p, err := netip.ParsePrefix(v.ServiceAddress); err == nil {
-			names = append(names, p.Addr().String())
-		}
-		if v.ServiceName != "" {
-			names = append(names, strings.ToLower(v.ServiceName))
-		}
+	}
+	return names
+}
+
+// servicesIn are the service address and name of one volume.
+func servicesIn(v config.Volume) (names []string) {
+	if p, err := netip.ParsePrefix(v.ServiceAddress); err == nil {
+		names = append(names, p.Addr().String())
+	}
+	if v.ServiceName != "" {
+		names = append(names, strings.ToLower(v.ServiceName))
 	}
 	return names
 }

@@ -180,3 +180,25 @@ func TestNoCertificateForClients(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// The status names the addresses that follow the source, if NBD is served there.
+func TestFollowers(t *testing.T) {
+	for address, want := range map[string][]string{
+		"0.0.0.0:10809":  {"nbds://192.0.2.10:10809/data", "nbds://data.example.com:10809/data"},
+		"[::]:1":         {"nbds://192.0.2.10:1/data", "nbds://data.example.com:1/data"},
+		":1":             {"nbds://192.0.2.10:1/data", "nbds://data.example.com:1/data"},
+		"10.0.0.1:10809": nil,
+		"":               nil,
+	} {
+		n, _ := serving(t)
+		n.cfg.NBD.Address = address
+		if got := n.followers("data"); !slices.Equal(got, want) {
+			t.Errorf("%q: %q", address, got)
+		}
+	}
+	n, _ := serving(t)
+	n.cfg.NBD.Address, n.cfg.NBD.TLS = "0.0.0.0:10809", false
+	if got := n.followers("more"); !slices.Equal(got, []string{"nbd://[2001:db8::11]:10809/more"}) {
+		t.Errorf("%q", got)
+	}
+}

@@ -4,12 +4,15 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"time"
 
 	"keelson/internal/api"
 	"keelson/internal/attach"
+	"keelson/internal/config"
 	"keelson/internal/lineage"
 	"keelson/internal/mirror"
 	"keelson/internal/volume"
@@ -211,7 +214,7 @@ func (a *vol) devices(v *mirror.View) []api.DeviceStatus {
 	if !v.Open || a.failed() != nil {
 		return out
 	}
-	for _, address := range a.n.addresses(a.name) {
+	for _, address := range append(a.n.addresses(a.name), a.n.followers(a.name)...) {
 		out = append(out, api.DeviceStatus{Kind: "nbd", Address: address})
 	}
 	if s := a.device.Status(); s.State == attach.Attached {
@@ -220,16 +223,33 @@ func (a *vol) devices(v *mirror.View) []api.DeviceStatus {
 	return out
 }
 
+// followers are the volume's addresses by which clients find it wherever its source is: where NBD is served at all addresses of each server.
+func (n *Node) followers(name string) (out []string) {
+	host, port, err := net.SplitHostPort(n.cfg.NBD.Address)
+	ip, bad := netip.ParseAddr(host)
+	if err != nil || host != "" && (bad != nil || !ip.IsUnspecified()) {
+		return nil
+	}
+	for _, service := range servicesIn(n.cfg.Volume(name)) {
+		out = append(out, overTCP(n.cfg.NBD, net.JoinHostPort(service, port), name))
+	}
+	return out
+}
+
+func overTCP(c config.NBD, address, name string) string {
+	scheme := "nbd"
+	if c.TLS {
+		scheme = "nbds"
+	}
+	return fmt.Sprintf("%s://%s/%s", scheme, address, url.PathEscape(name))
+}
+
 // addresses are those of an export on this server.
 func (n *Node) addresses(name string) []string {
 	c := n.cfg.NBD
 	out := []string{fmt.Sprintf("nbd+unix:///%s?socket=%s", url.PathEscape(name), c.Socket)}
 	if c.Address != "" {
-		scheme := "nbd"
-		if c.TLS {
-			scheme = "nbds"
-		}
-		out = append(out, fmt.Sprintf("%s://%s/%s", scheme, c.Address, url.PathEscape(name)))
+		out = append(out, overTCP(c, c.Address, name))
 	}
 	return out
 }

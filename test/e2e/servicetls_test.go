@@ -103,6 +103,9 @@ func TestClientsVerifyTheServiceAddress(t *testing.T) {
 	finds := func(node string) {
 		t.Helper()
 		n.alone(node)
+		if shown := c.run(node, "status"); !strings.Contains(shown, "nbds://"+serviceAddress+":"+servicePort+"/data") {
+			t.Errorf("%s does not say by which address clients find the volume:\n%s", node, shown)
+		}
 		c.wait("a client that verifies is let in at "+node, settleMax, func() error {
 			line := n.client("nbdinfo", uri(serviceAddress))
 			out, err := exec.Command(line[0], line[1:]...).CombinedOutput()
