@@ -13,14 +13,20 @@ import (
 // loopDevice attaches a loop device of that size for the time of the test.
 func loopDevice(t *testing.T, size int64) string {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("loop devices need root; run the tests as root to include them")
-	}
 	f, err := os.CreateTemp(t.TempDir(), "disk")
 	must(t, err)
 	must(t, f.Truncate(size))
 	must(t, f.Close())
-	out, err := exec.Command("losetup", "--find", "--show", f.Name()).CombinedOutput()
+	return loopOn(t, f.Name())
+}
+
+// loopOn is a loop device on that file; it goes with the test.
+func loopOn(t *testing.T, file string) string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("loop devices need root; run the tests as root to include them")
+	}
+	out, err := exec.Command("losetup", "--find", "--show", file).CombinedOutput()
 	if err != nil {
 		t.Skipf("no loop device here: %s", out)
 	}

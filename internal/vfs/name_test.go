@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -46,5 +47,49 @@ func TestNameOfALoopDevice(t *testing.T) {
 	id, err := OS.Stat(device)
 	if err != nil || !strings.HasPrefix(id.Disk, "loop/backing_file "+os.TempDir()) {
 		t.Errorf("%q, %v", id.Disk, err)
+	}
+}
+
+// TestNameOfAFileSystem: a file's file system has the same name whatever number its disk gets, and another has another.
+func TestNameOfAFileSystem(t *testing.T) {
+	t.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+	for name, mkfs := range map[string][]string{"ext4": {"mkfs.ext4", "-q", "-F"}, "xfs": {"mkfs.xfs", "-q", "-f"}, "btrfs": {"mkfs.btrfs", "-q", "-f"}} {
+		t.Run(name, func(t *testing.T) {
+			seen := map[string]int{}
+			for range 2 {
+				spare := loopDevice(t, 1<<20) // takes a number, so that the next is another one
+				image := filepath.Join(t.TempDir(), "image")
+				must(t, os.WriteFile(image, nil, 0o600))
+				must(t, os.Truncate(image, 320<<20))
+				run(t, append(mkfs, image)...)
+				first, again := nameMounted(t, loopOn(t, image)), nameMounted(t, loopOn(t, image))
+				if first == "" || first != again {
+					t.Errorf("it is %q, and then %q (%s in between)", first, again, spare)
+				}
+				seen[first]++
+			}
+			if len(seen) != 2 {
+				t.Errorf("two file systems have the names %v", seen)
+			}
+		})
+	}
+}
+
+func nameMounted(t *testing.T, device string) string {
+	t.Helper()
+	dir := t.TempDir()
+	run(t, "mount", device, dir)
+	defer run(t, "umount", dir)
+	file := filepath.Join(dir, "file")
+	must(t, os.WriteFile(file, nil, 0o600))
+	id, err := OS.Stat(file)
+	must(t, err)
+	return id.Disk
+}
+
+func run(t *testing.T, command ...string) {
+	t.Helper()
+	if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v: %s", command, err, out)
 	}
 }
