@@ -1,6 +1,10 @@
 // Package flight keeps the last seconds of what the agent's goroutines did (runtime/trace's flight recorder), so that the
 // question "why was that write slow?" can be answered after the fact: on request, and by itself when a write stalls.
 // `go tool trace FILE` shows a recording.
+//
+// What it costs (BenchmarkRecordedWrites in package node: writes of 4 KiB to a volume with a sync target, source and target both recorded; medians of the
+// processor's time in eight runs on two busy cores): with 16 writes under way 21.1 µs a write instead of 19.0, with one no difference that
+// could be seen (55.7 and 55.6). It is off unless it is asked for.
 package flight
 
 import (
