@@ -79,7 +79,7 @@ func (w *world) administer(s *server) {
 	target := w.servers[w.rng.IntN(len(w.servers))].name
 	if at := w.source(); at != nil && w.rng.IntN(4) > 0 {
 		s = at
-		for _, c := range at.view().Candidates {
+		for _, c := range at.shown().Candidates {
 			if c.OK && w.rng.IntN(2) == 0 {
 				target = c.To
 			}

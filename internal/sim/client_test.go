@@ -316,7 +316,7 @@ func (w *world) read(t *tenure) {
 // stranger writes at a server that does not serve: it must be refused (guarantee 4).
 func (w *world) stranger(s *server) {
 	v := s.volume()
-	if v == nil || s.view().Open { // also one that waits for a target to be served from: it keeps what it is given
+	if v == nil || s.shown().Open { // also one that waits for a target to be served from: it keeps what it is given
 		return
 	}
 	buf := block.NewBuffer(sector)

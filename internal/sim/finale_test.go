@@ -87,7 +87,11 @@ func (w *world) revive(s *server) {
 
 // proved reports that the source has begun its mirrors to everybody that lives.
 func (w *world) proved(src *server) bool {
-	for _, m := range src.view().Mirrors {
+	v := src.view()
+	if v == nil {
+		return false
+	}
+	for _, m := range v.Mirrors {
 		if m.State != mirror.Mirroring && w.byName(m.Target).up() != nil {
 			return false
 		}
@@ -141,7 +145,7 @@ func (w *world) repair(round int) {
 			w.add(src, s)
 		}
 	}
-	for _, m := range src.view().Mirrors {
+	for _, m := range src.shown().Mirrors {
 		switch m.State {
 		case mirror.Paused, mirror.Broken:
 			if m.Rule == lineage.RuleHeld {

@@ -43,7 +43,7 @@ func (w *world) maySpare(s *server) bool {
 
 // leaveFailed is an administrator who switches over from a source whose disk failed.
 func (w *world) leaveFailed(src *server) {
-	for _, c := range src.view().Candidates {
+	for _, c := range src.shown().Candidates {
 		if c.OK && c.To != src.name {
 			w.switchover(src, api.Switchover{Volume: volumeName, To: c.To})
 			return

@@ -100,7 +100,7 @@ func (w *world) inStep() (names []string) {
 	if src == nil {
 		return nil
 	}
-	for _, m := range src.view().Mirrors {
+	for _, m := range src.shown().Mirrors {
 		if m.State == mirror.Mirroring {
 			names = append(names, m.Target)
 		}

@@ -260,6 +260,14 @@ func (s *server) view() *mirror.View {
 	return nil
 }
 
+// shown is the view of a server that may have died a moment ago, while nobody looked: then there is nothing on it.
+func (s *server) shown() mirror.View {
+	if v := s.view(); v != nil {
+		return *v
+	}
+	return mirror.View{}
+}
+
 // open reports whether applications are let in: also if the disk failed, and the volume stands still or is served from a target.
 func (s *server) open() bool {
 	view, v := s.view(), s.volume()

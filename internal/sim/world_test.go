@@ -286,7 +286,7 @@ func (w *world) rest() {
 // resyncing reports whether a resync runs.
 func (w *world) resyncing() bool {
 	src := w.source()
-	return src != nil && slices.ContainsFunc(src.view().Mirrors, func(m mirror.MirrorView) bool { return m.State == mirror.Resync })
+	return src != nil && slices.ContainsFunc(src.shown().Mirrors, func(m mirror.MirrorView) bool { return m.State == mirror.Resync })
 }
 
 func (w *world) pause(d time.Duration) {
@@ -409,8 +409,15 @@ func (w *world) act() {
 // drama: in the middle of a resync its target dies at one of its next I/Os, or its source dies and the target is to take over.
 func (w *world) drama() {
 	src := w.source()
-	i := slices.IndexFunc(src.view().Mirrors, func(m mirror.MirrorView) bool { return m.State == mirror.Resync })
-	target := w.byName(src.view().Mirrors[i].Target)
+	if src == nil {
+		return
+	}
+	mirrors := src.shown().Mirrors
+	i := slices.IndexFunc(mirrors, func(m mirror.MirrorView) bool { return m.State == mirror.Resync })
+	if i < 0 {
+		return
+	}
+	target := w.byName(mirrors[i].Target)
 	power := w.mix.power > 0 && w.rng.IntN(2) == 0
 	if w.mix.armed > 0 {
 		w.down(target, power, 1+w.rng.Int64N(40))
