@@ -86,6 +86,8 @@ type Attachment struct {
 	tenure uint64       // counts Serve and Withdraw
 	claim  *claim       // nil: the device is not claimed
 
+	thawing sync.Mutex // while a freeze is begun, or an earlier agent's freeze is ended
+
 	// The goroutine's own.
 	wish        Wish
 	dev         device // nil: there is none
@@ -184,6 +186,7 @@ const staleLook = time.Second
 func (a *Attachment) run(ctx context.Context) {
 	defer close(a.done)
 	a.until = time.Now().Add(a.o.NBD.DeadAfter)
+	a.thawLeft()
 	a.clean()
 	a.settle(ctx)
 	for {

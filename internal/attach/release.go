@@ -18,14 +18,16 @@ const (
 // Limits of what is run for that.
 const (
 	unmountMax = 60 * time.Second
-	freezeMax  = 30 * time.Second
 )
+
+var freezeMax = 30 * time.Second // of a freeze, and of a thaw; a test makes it shorter
 
 // Released is a device that nobody writes to any more.
 type Released struct {
 	a      *Attachment
 	how    string
 	mounts []blockdev.Holder
+	late   bool // one more file system is thawed when its freeze is done
 }
 
 // Mounts are the folders concerned.
@@ -70,7 +72,7 @@ func (a *Attachment) Release(how string) (*Released, error) {
 	}
 	for _, h := range mounts {
 		if how == ByFreeze {
-			err = command(freezeMax, "fsfreeze", "--freeze", h.Mount)
+			r.late, err = a.freeze(h.Mount)
 		} else {
 			err = unmountOf(h)
 		}
@@ -101,10 +103,13 @@ func (r *Released) Undo() (err error) {
 	for i := len(r.mounts) - 1; i >= 0; i-- {
 		m := r.mounts[i]
 		if r.how == ByFreeze {
-			err = errors.Join(err, command(freezeMax, "fsfreeze", "--unfreeze", m.Mount))
+			err = errors.Join(err, thaw(m.Mount))
 		} else {
 			err = errors.Join(err, command(unmountMax, "mount", "-t", m.Type, "-o", m.Options, r.a.o.Link, m.Mount))
 		}
+	}
+	if r.how == ByFreeze && err == nil && !r.late {
+		r.a.noneFrozen()
 	}
 	if err != nil {
 		r.a.o.Note("error", fmt.Sprintf("what was let go for a switchover that did not happen: %v", err), "mount it again")
@@ -120,10 +125,11 @@ func (r *Released) Done() {
 		return
 	}
 	for _, m := range r.mounts {
-		_ = command(freezeMax, "fsfreeze", "--unfreeze", m.Mount)
+		_ = thaw(m.Mount)
 		if err := command(unmountMax, "umount", m.Mount); err != nil {
 			err = command(unmountMax, "umount", "--lazy", m.Mount)
 			r.a.o.Note("warning", fmt.Sprintf("%s was frozen for the switchover and is in use still; it answers with errors (%v)", m.Mount, err), "end who uses it")
 		}
 	}
+	r.a.noneFrozen()
 }
