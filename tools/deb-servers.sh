@@ -1,6 +1,6 @@
 # Sourced by deb-test.sh: servers to install a package on. Each is a container of systemd-nspawn that boots systemd, on an overlay of
 # one base system, with a network of its own in which the servers are 10.0.0.1, 10.0.0.2, ...
-# Uses $work and $base; every mount, namespace and group of processes made here is undone by servers_end.
+# Uses $work and $base, and status.sh; every mount, namespace and group of processes made here is undone by servers_end.
 
 servers=
 tag=kdt$$
@@ -84,16 +84,6 @@ kill_server() {
 	mountpoint -q /sys/fs/fuse/connections || mount -t fusectl fusectl /sys/fs/fuse/connections
 	for c in $connections; do
 		[ ! -e "/sys/fs/fuse/connections/$c/abort" ] || echo 1 >"/sys/fs/fuse/connections/$c/abort"
-	done
-}
-
-# until_true SECONDS WHAT COMMAND...
-until_true() {
-	local end=$((SECONDS + $1)) what=$2
-	shift 2
-	until "$@" >"$work/last" 2>&1; do
-		[ $SECONDS -lt $end ] || { echo "not within its time: $what" >&2; tail -n 30 "$work/last" >&2; return 1; }
-		sleep 0.5
 	done
 }
 

@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 INCLUDE=ca-certificates,systemd-sysv,dbus,e2fsprogs,bash-completion
 OLD=${OLD:-$(git describe --tags --abbrev=0 --match 'v[0-9]*' HEAD~ 2>/dev/null || echo bde2b17)} # before there were releases
 work=$(mktemp -d /var/tmp/keelson-deb-XXXXXX)
+. tools/status.sh
 . tools/deb-servers.sh
 cleanup() {
 	local status=$?
@@ -100,15 +101,6 @@ image() {
 	inside apt-get purge -y keelson
 	inside sh -c '! command -v keelson && [ -z "$(ls -d /etc/keelson /var/lib/keelson /lib/systemd/system/keelson* /etc/systemd/system/*/keelson* 2>/dev/null)" ]'
 	umount "$work/chroot/root/proc" "$work/chroot/root"
-}
-
-# value NAME EXPRESSION: of the status that this server shows (s: all, v: the volume), in Python.
-value() { at "$1" 'keelson status --json' | python3 -c "import json, sys; s = json.load(sys.stdin); v = s['volumes'][0]; print($2)"; }
-is() { [ "$(value "$1" "$2")" = "$3" ]; }
-mirroring() { is "$1" "all(m['state'] == 'Mirroring' for m in v['mirrors']) and len(v['mirrors'])" 2; }
-no_full_copy() { # at the source SERVER
-	value "$1" "[(m['target'], m['resync'] and (m['resync']['kind'], m['resync']['bytes_sent'])) for m in v['mirrors']]"
-	is "$1" "all(m['resync'] is None or m['resync']['kind'] in ('none', 'partial') for m in v['mirrors'])" True || die "a mirror began anew"
 }
 
 install_and_make() {
@@ -210,7 +202,7 @@ lives() {
 	no_full_copy b
 	say "its agent is killed"
 	answered=$(at b 'cat /var/tmp/answered; systemctl kill -s KILL keelson' | tail -n 1)
-	until_true 120 "the data base at b is back" at b 'systemctl is-active keelson keelson-volume@data.target keelson-mount@data postgresql@15-main'
+	until_true 120 "the data base at b is back" at b 'for unit in keelson keelson-volume@data.target keelson-mount@data postgresql@15-main; do systemctl is-active $unit; done'
 	writes b
 	holds b "$answered"
 	until_true 120 "mirroring" mirroring b
