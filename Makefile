@@ -12,7 +12,7 @@ RANDOM_FOR ?= 1h
 PG_ROUNDS ?= 10
 KILL_MINUTES ?= 10
 
-.PHONY: build demo test unit e2e page fmt lint vet fuzz sim properties soak bench golden tour vm-test vuln deb deb-test clean
+.PHONY: build demo test unit e2e page fmt lint vet fuzz sim properties soak bench golden tour vm-test vm-package-test vuln deb deb-test clean
 build:
 	$(GO) build -o keelson ./cmd/keelson
 
@@ -94,6 +94,10 @@ deb-test:
 # The tests in a virtual machine with Debian's kernel: the kernel's own NBD client, network namespaces, delay and loss.
 vm-test:
 	$(GO) run ./test/vm
+
+# The package on two servers that are virtual machines with systemd: they boot, reboot and lose their power. Needs root.
+vm-package-test:
+	bash test/vm/package.sh
 
 clean:
 	rm -rf keelson dist

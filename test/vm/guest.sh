@@ -3,6 +3,7 @@
 # and run one script in it under qemu, printing what the script prints.  Debian packages only.
 #
 #   guest.sh build                      build everything under $GUEST_DIR (once; then re-use it)
+#   guest.sh system IMAGE               build IMAGE: the same with systemd as process 1, for -r
 #   guest.sh run [options] SCRIPT [ARG...]
 #       -k 612|61       kernel: bookworm-backports 6.12 (default; has ublk_drv) or stock bookworm 6.1; or $GUEST_KERNEL
 #       -c N            vCPUs (default 2)         -m MIB   memory (default 3072)
@@ -12,6 +13,8 @@
 #       -n DIR          point-to-point link to a second guest through unix datagram sockets in DIR; nic 'link0'
 #                       (either guest may start first, die and come back)
 #       -i N            node number 1 or 2: link0 gets 10.99.0.N/24, hostname nodeN (default 1)
+#       -r IMAGE        root disk, made by `guest.sh system`, or a server of one (nbd:unix:SOCKET); what is changed there stays. systemd
+#                       starts the script beside its other services at every boot; the guest may reboot
 #       -t SEC          kill the guest after SEC seconds (default 600)
 #       -p FILE         write qemu's pid there (kill -9 it = power cut)
 #       -C FILE         kernel console log (default $GUEST_DIR/console.PID.log)
@@ -24,7 +27,7 @@ GUEST_DIR=${GUEST_DIR:-/var/tmp/keelson-guest}
 MIRROR=${MIRROR:-$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' | sed -n 's#^bookworm \(.*\)/$#\1#p' | head -1)}
 PKGS=nbd-client,fio,iproute2,iputils-ping,e2fsprogs,xfsprogs,btrfs-progs,kmod,util-linux,procps,busybox-static,fuse3,strace,psmisc,python3-minimal
 # part of /lib/modules that goes into the image (dependencies of these are added by modules.dep)
-KEEP='drivers/(block|md|nvme|virtio|vdpa|vhost|target)/|drivers/scsi/(scsi_debug|iscsi_tcp|libiscsi|scsi_transport_iscsi|sd_mod|virtio_scsi|sg|scsi_mod|scsi_common)|drivers/net/(veth|dummy|virtio_net|net_failover|macvlan|ifb|loopback|tun)|net/core/failover|net/(9p|sched|bridge|802|llc|ipv4|ipv6|netfilter|vmw_vsock|packet|unix)/|fs/(ext4|jbd2|xfs|btrfs|fuse|9p|overlayfs|netfs|fscache|configfs|nfs|dlm|ocfs2|lockd)|fs/mbcache|fs/fscache|^kernel/lib/|^kernel/crypto/|arch/x86/crypto|drivers/char/(virtio_console|hw_random)|drivers/cdrom|drivers/ata/(ata_generic|libata|ata_piix)|drivers/infiniband/core'
+KEEP='drivers/(block|md|nvme|virtio|vdpa|vhost|target)/|drivers/scsi/(scsi_debug|iscsi_tcp|libiscsi|scsi_transport_iscsi|sd_mod|virtio_scsi|sg|scsi_mod|scsi_common)|drivers/net/(veth|dummy|virtio_net|net_failover|macvlan|ifb|loopback|tun)|net/core/failover|net/(9p|sched|bridge|802|llc|ipv4|ipv6|netfilter|vmw_vsock|packet|unix)/|fs/(autofs|ext4|jbd2|xfs|btrfs|fuse|9p|overlayfs|netfs|fscache|configfs|nfs|dlm|ocfs2|lockd)|fs/mbcache|fs/fscache|^kernel/lib/|^kernel/crypto/|arch/x86/crypto|drivers/char/(virtio_console|hw_random)|drivers/cdrom|drivers/ata/(ata_generic|libata|ata_piix)|drivers/infiniband/core'
 
 say() { echo "guest: $*" >&2; }
 kdir() { case $1 in 61) echo "$GUEST_DIR/k61";; 612) echo "$GUEST_DIR/k612";; *) say "unknown kernel $1"; exit 2;; esac; }
@@ -136,11 +139,58 @@ I0
   say "built in $((SECONDS-t0)) s"
 }
 
+system() { # IMAGE
+  local img=$1 r tag
+  [ -e "$GUEST_DIR/root.img" ] || build
+  r=$(mktemp -d "$GUEST_DIR/system.XXXX")
+  mmdebstrap --quiet --variant=minbase --include="$PKGS,systemd-sysv,dbus,udev,ca-certificates" bookworm "$r" >&2
+  rm -rf "$r"/usr/share/{doc,locale,info} "$r"/var/cache/apt/* "$r"/var/lib/apt/lists/*
+  for tag in 61 612; do modules_into $tag "$r"; done
+  mkdir -p "$r/host"; echo '127.0.0.1 localhost' > "$r/etc/hosts"; : > "$r/etc/fstab"
+  rm -f "$r/etc/machine-id"; : > "$r/etc/machine-id"
+  rm -f "$r/etc/hostname"
+  printf '#!/bin/sh\nexec /lib/systemd/systemd\n' > "$r/sbin/guest-init"
+  cat > "$r/sbin/guest-script" <<'S'
+#!/bin/bash
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C.UTF-8
+for w in $(cat /proc/cmdline); do case $w in guest.node=*) NODE=${w#*=};; guest.script=*) SCRIPT=${w#*=};; esac; done
+modprobe virtio_console
+for i in {1..50}; do
+  for p in /sys/class/virtio-ports/*/name; do [ -e "$p" ] && [ "$(cat "$p")" = out ] && OUT=/dev/$(basename "$(dirname "$p")"); done
+  [ -n "$OUT" ] && [ -e "$OUT" ] && break; sleep 0.2
+done
+exec >"$OUT" 2>&1 </dev/null
+read -r up _ < /proc/uptime
+echo "## guest up after $up s, $(uname -r), systemd"
+cd /host
+mapfile -d '' -t ARGV < "/host/.args.${NODE:-1}" 2>/dev/null
+bash "/host/$SCRIPT" "${ARGV[@]}"; rc=$?
+read -r up _ < /proc/uptime
+echo "## script rc $rc at $up s"
+[ "$(systemctl is-system-running)" != stopping ] || exit 0
+echo $rc > /host/.rc.${NODE:-1}; sync
+systemctl poweroff
+S
+  chmod 755 "$r/sbin/guest-init" "$r/sbin/guest-script"
+  printf '[Unit]\nAfter=local-fs.target\n[Service]\nType=exec\nExecStart=/sbin/guest-script\n' > "$r/etc/systemd/system/guest-script.service"
+  mkdir -p "$r/etc/systemd/system/multi-user.target.wants"; ln -s ../guest-script.service "$r/etc/systemd/system/multi-user.target.wants/"
+  ln -sf /lib/systemd/system/multi-user.target "$r/etc/systemd/system/default.target"
+  # what a guest for tests has no use for (there is no network, nor a terminal), and limits for one that is emulated
+  for tag in apt-daily{,-upgrade}.timer e2scrub_all.timer e2scrub_reap.service dpkg-db-backup.timer fstrim.timer systemd-tmpfiles-clean.timer systemd-binfmt.service getty.target; do
+    ln -sf /dev/null "$r/etc/systemd/system/$tag"
+  done
+  mkdir -p "$r/etc/systemd/system.conf.d" "$r/etc/modprobe.d"
+  printf '[Manager]\nDefaultTimeoutStartSec=15min\nDefaultTimeoutStopSec=15min\nDefaultDeviceTimeoutSec=15min\n' > "$r/etc/systemd/system.conf.d/slow.conf"
+  printf 'blacklist %s\n' floppy ata_piix ata_generic > "$r/etc/modprobe.d/guest.conf"
+  rm -f "$img"; mke2fs -q -t ext4 -m 0 -L guestroot -d "$r" "$img" 2G
+  rm -rf "$r"; say "$img is made"
+}
+
 run() {
-  local k=${GUEST_KERNEL:-612} c=2 m=3072 disks=() share= link= node=1 tmo=600 pidf= con= extra= o
-  while getopts k:c:m:d:s:n:i:t:p:C:A: o; do case $o in
+  local k=${GUEST_KERNEL:-612} c=2 m=3072 disks=() share= link= node=1 tmo=600 pidf= con= extra= root=$GUEST_DIR/root.img,format=raw,snapshot=on,cache=unsafe reset=-no-reboot o
+  while getopts k:c:m:d:s:n:i:t:p:C:A:r: o; do case $o in
     k) k=$OPTARG;; c) c=$OPTARG;; m) m=$OPTARG;; d) disks+=("$OPTARG");; s) share=$OPTARG;;
-    n) link=$OPTARG;; i) node=$OPTARG;; t) tmo=$OPTARG;; p) pidf=$OPTARG;; C) con=$OPTARG;; A) extra=$OPTARG;; *) exit 2;; esac; done
+    r) root=$OPTARG,format=raw,cache=none reset=;; n) link=$OPTARG;; i) node=$OPTARG;; t) tmo=$OPTARG;; p) pidf=$OPTARG;; C) con=$OPTARG;; A) extra=$OPTARG;; *) exit 2;; esac; done
   shift $((OPTIND-1)); local script=$1; shift
   [ -e "$GUEST_DIR/root.img" ] || build
   local own=; [ -n "$share" ] || { share=$(mktemp -d "$GUEST_DIR/share.XXXX"); own=1; }
@@ -148,10 +198,10 @@ run() {
   cp "$script" "$share/.script.$node"; : > "$share/.args.$node"; [ $# = 0 ] || printf '%s\0' "$@" > "$share/.args.$node"
   rm -f "$share/.rc.$node"
   local q=(qemu-system-x86_64 -accel "${GUEST_ACCEL:-tcg,thread=multi,tb-size=512}" -cpu "${GUEST_CPU:-max,la57=off}" -machine ${GUEST_MACHINE:-pc,hpet=off} -smp "$c" -m "$m"
-    -nodefaults -display none -no-reboot -monitor none -serial "file:$con" -rtc base=utc
+    -nodefaults -display none $reset -monitor none -serial "file:$con" -rtc base=utc
     -kernel "$(echo "$(kdir "$k")"/x/boot/vmlinuz-*)" -initrd "$(kdir "$k")/initrd.cpio"
     -append "console=ttyS0 ${GUEST_LOG:-quiet loglevel=4} panic=-1 mitigations=off nokaslr audit=0 nmi_watchdog=0 tsc=reliable clocksource=tsc lpj=4000000 no_timer_check random.trust_cpu=on guest.node=$node guest.script=.script.$node ${GUEST_APPEND:-}"
-    -drive "if=none,id=root,file=$GUEST_DIR/root.img,format=raw,snapshot=on,cache=unsafe" -device virtio-blk-pci,drive=root,serial=root
+    -drive "if=none,id=root,file=$root" -device virtio-blk-pci,drive=root,serial=root
     -fsdev "local,id=h,path=$share,security_model=none,multidevs=remap" -device virtio-9p-pci,fsdev=h,mount_tag=host
     -device virtio-serial-pci -chardev stdio,id=o,signal=off -device virtserialport,chardev=o,name=out
     -device virtio-rng-pci)
@@ -179,4 +229,4 @@ run() {
 }
 
 cmd=${1:-}; shift || :
-case $cmd in build) build;; run) run "$@";; *) sed -n '2,25p' "$0"; exit 2;; esac
+case $cmd in build) build;; system) system "$@";; run) run "$@";; *) sed -n '2,28p' "$0"; exit 2;; esac
