@@ -104,7 +104,7 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		m.diskFailed(e.Why)
 	case DiskStalled:
 		m.diskStalled(e.Why)
-	case SessionAsked, SessionEnded, Adopted, RecordCame, SettingsCame:
+	case SessionAsked, SessionEnded, Adopted, RecordCame, SettingsCame, RolledBack:
 		m.targetEvent(ev)
 	default:
 		m.sourceEvent(ev)

@@ -143,6 +143,8 @@ func (s *script) targetLine(verb string, w *words) Event {
 		return Adopted{Record: w.record("record", ""), Settings: s.m.st.Settings}
 	case "record":
 		return RecordCame{Record: parseRecord(w, w.next())}
+	case "rolled-back":
+		return RolledBack{Record: parseRecord(w, w.next())}
 	case "token":
 		h := lineage.Heir{Node: w.opt("heir", s.m.cfg.Self), Term: w.term("term", ""), Plan: w.opt("plan", "p1"), Record: w.record("record", "")}
 		h.Last = lineage.Position{Gen: w.gen("gen", "1"), Number: w.number(w.opt("last", "0"))}

@@ -37,6 +37,16 @@ func (m *Machine) targetEvent(ev Event) {
 		if !m.open && m.st.Role == lineage.RoleTarget {
 			m.adoptSettings(e.Settings)
 		}
+	case RolledBack:
+		m.rolledBack(e)
+	}
+}
+
+// rolledBack: the record that the stream brought during the resync is of content that this copy gave back. A roll-back that a forced take-over
+// ended with is known already: that one leaves the record in its own way.
+func (m *Machine) rolledBack(e RolledBack) {
+	if m.st.Role == lineage.RoleTarget && m.st.Record.Epoch != e.Record.Epoch {
+		m.save(func(st *lineage.Standing) { st.Record = e.Record }) // also durably: a Save made before this was known may have undone it
 	}
 }
 

@@ -214,6 +214,8 @@ type (
 		Record lineage.Record
 	}
 	SettingsCame struct{ Settings lineage.Settings }
+	// RolledBack: the copy is what it was when its last resync began, and so is, durably, its record (rule 12).
+	RolledBack struct{ Record lineage.Record }
 	// TokenCame: a source hands its role to this server (rule 21). Exactly one Reply with the ID follows.
 	TokenCame struct {
 		ID   uint64
@@ -344,6 +346,7 @@ func (SessionEnded) event() {}
 func (Adopted) event()      {}
 func (RecordCame) event()   {}
 func (SettingsCame) event() {}
+func (RolledBack) event()   {}
 func (TokenCame) event()    {}
 
 func (Save) effect()           {}

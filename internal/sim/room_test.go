@@ -145,3 +145,29 @@ func TestRollBackWithoutRoom(t *testing.T) {
 		})
 	}
 }
+
+// TestRollBackIsFinishedWhenTheSourceReturns: a roll-back that had no room in its middle is finished when the old source comes back instead, and
+// the copy follows it again.
+func TestRollBackIsFinishedWhenTheSourceReturns(t *testing.T) {
+	script(t, 2, func(w *world) {
+		w.create()
+		a, b := w.servers[0], w.servers[1]
+		w.inMidResync()
+		b.fill(b.path)
+		w.asked(b, func(ctx context.Context, service api.Service) error {
+			_, err := service.Switchover(ctx, api.Switchover{Volume: volumeName, To: "b", Force: true}, func(api.SwitchoverStep) {})
+			return err
+		})
+		w.until("b goes on", func() bool { return b.volume() != nil && b.stopped() == nil })
+		if s := b.volume().UndoStatus(); s.State != "rolling-back" {
+			w.fail("script", "b is %q", s.State)
+		}
+		b.fill("")
+		a.start()
+		w.until("a serves", a.open)
+		w.settle()
+		if h := b.volume().Header(); h.Role != lineage.RoleTarget || h.Consistent != "yes" {
+			w.fail("script", "b is %s, consistent %s", h.Role, h.Consistent)
+		}
+	})
+}

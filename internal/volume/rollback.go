@@ -7,6 +7,7 @@ import (
 	"keelson/internal/block"
 	"keelson/internal/intentlog"
 	"keelson/internal/lineage"
+	"keelson/internal/mirror"
 	"keelson/internal/undo"
 )
 
@@ -154,6 +155,7 @@ func (v *Volume) restore(log *undo.Log, a *undo.Anchor) error {
 		v.o.Log.Error("the undo log could not be emptied", "volume", v.name, "err", err)
 	}
 	v.setUndoReason("")
+	v.o.Post(mirror.RolledBack{Record: a.Record})
 	return nil
 }
 

@@ -388,8 +388,12 @@ func rollBackRun(t *testing.T, o omission) error {
 	if bytes.Equal(late, w.before) {
 		t.Fatal("the resync changed nothing")
 	}
+	record := w.a.v.Anchor().Record
 	if err := w.a.v.RollBack(); err != nil {
 		t.Fatal(err)
+	}
+	if e := w.a.wait("RolledBack", is[mirror.RolledBack]).(mirror.RolledBack); e.Record.Epoch != record.Epoch || w.a.v.Header().Record.Epoch != record.Epoch {
+		t.Fatalf("the record is %+v, it says %+v, it was %+v", w.a.v.Header().Record, e.Record, record)
 	}
 	if now := content(t, w.a); !bytes.Equal(now, w.before) {
 		return errors.New("the rollback did not restore the anchor's content")
