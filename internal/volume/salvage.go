@@ -309,13 +309,30 @@ func (v *Volume) DeleteSalvage(id string) error {
 	return store.Delete(id)
 }
 
-// expire deletes the salvages whose time is over; the keeper calls it.
+// overdueWait is how long a salvage has to have been over, without a break and by a clock that nobody sets, before it is deleted: a
+// clock that jumps ahead for a while, or was wrong when the salvage was made, must not take away the only copy of anything.
+const overdueWait = 24 * time.Hour
+
+// expire deletes the salvages whose time is over; the checkpointer calls it. now has the reading of the clock that nobody sets.
 func (v *Volume) expire(now time.Time) {
 	store := v.undo.store.Load()
 	if store == nil {
 		return
 	}
+	v.undo.mu.Lock()
+	seen := v.undo.overdue
+	v.undo.mu.Unlock()
+	since := map[string]time.Time{}
 	for _, m := range store.Expired(now) {
+		first, known := seen[m.ID]
+		if !known {
+			first = now
+			v.o.Log.Warn("the time of a salvage is over: it will be deleted", "volume", v.name, "salvage", m.ID, "made", m.Time, "expired", m.Expires, "in", v.overdueWait())
+		}
+		since[m.ID] = first
+		if now.Sub(first) < v.overdueWait() {
+			continue
+		}
 		err := store.Delete(m.ID)
 		if err != nil && !errors.Is(err, undo.ErrInUse) {
 			v.o.Log.Error("a salvage whose time is over could not be deleted", "volume", v.name, "salvage", m.ID, "err", err)
@@ -324,4 +341,9 @@ func (v *Volume) expire(now time.Time) {
 			v.o.Log.Info("a salvage was deleted: its time is over", "volume", v.name, "salvage", m.ID, "expired", m.Expires, "bytes", m.Bytes, "was", m.Reason)
 		}
 	}
+	v.undo.mu.Lock()
+	defer v.undo.mu.Unlock()
+	v.undo.overdue = since
 }
+
+func (v *Volume) overdueWait() time.Duration { return min(overdueWait, v.o.Limits.SalvageRetention) }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"keelson/internal/intentlog"
 	"keelson/internal/lineage"
@@ -34,6 +35,8 @@ type undoing struct {
 	store atomic.Pointer[undo.Store]
 	stale bool  // the log failed: it is opened anew before it is used
 	tally tally // of the log's images
+
+	overdue map[string]time.Time // salvages whose time is over, and since when that is seen. Guarded by mu, and never changed in place
 
 	busy   bool   // a rollback runs: no session may begin. Guarded by Volume.mu
 	reason string // why the way back was given up, or the last resync stopped. Guarded by Volume.mu

@@ -629,7 +629,15 @@ func TestSalvagesAreUsed(t *testing.T) {
 	if len(w.a.v.Salvages()) != 1 {
 		t.Fatal("a salvage was deleted before its time")
 	}
-	w.a.v.expire(time.Now().Add(DefaultLimits.SalvageRetention + time.Hour))
+	over := time.Now().Add(DefaultLimits.SalvageRetention + time.Hour)
+	w.a.v.expire(over) // a clock that jumps ahead, stays there for a while, and is put right
+	w.a.v.expire(over.Add(overdueWait - time.Hour))
+	w.a.v.expire(time.Now())
+	w.a.v.expire(over.Add(overdueWait + time.Hour))
+	if len(w.a.v.Salvages()) != 1 {
+		t.Fatal("a salvage was deleted because the clock was wrong for a while")
+	}
+	w.a.v.expire(over.Add(2*overdueWait + 2*time.Hour))
 	if len(w.a.v.Salvages()) != 0 {
 		t.Fatal("a salvage outlived its time")
 	}
