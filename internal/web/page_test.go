@@ -298,7 +298,10 @@ func TestVerdicts(t *testing.T) {
 		"source lost":        {func(s *api.Status, v *api.VolumeStatus) { s.Node, s.Nodes[0].Reachable, v.Role = "b", false, "target" }, "bad source lost: the source a can't be reached; b, c held everything answered when it was last heard"},
 		"closed":             {func(_ *api.Status, v *api.VolumeStatus) { v.State, v.Reason = "Closed", "waits for c" }, "bad closed: the source a offers no device: waits for c"},
 		"disk of the source": {func(_ *api.Status, v *api.VolumeStatus) { v.State, v.Reason = "Failed", "EIO" }, "bad failed: at the source a: EIO"},
-		"switching":          {func(_ *api.Status, v *api.VolumeStatus) { v.Plan = &api.PlanStatus{To: "b", Step: "hold"} }, "busy switching over: to b: hold"},
+		"no room there": {func(_ *api.Status, v *api.VolumeStatus) {
+			v.State, v.Rule, v.Reason = "Failed", "no-room", "it is full"
+		}, "bad no room: at the source a: it is full"},
+		"switching": {func(_ *api.Status, v *api.VolumeStatus) { v.Plan = &api.PlanStatus{To: "b", Step: "hold"} }, "busy switching over: to b: hold"},
 		"paused": {func(_ *api.Status, v *api.VolumeStatus) {
 			for i := range v.Mirrors {
 				v.Mirrors[i].State, v.Switchover[i].OK = "Paused", false

@@ -35,6 +35,8 @@ func judge(st *state, v *api.VolumeStatus) verdict {
 		return verdict{"bad", "cannot be opened", v.Reason, "repair what it names"}
 	case v.Source != st.Node && st.node(v.Source) != nil && !st.reachable(v.Source):
 		return verdict{"bad", "source lost", "the source " + v.Source + " can't be reached" + survivors(v), "bring " + v.Source + " back, or take over by force"}
+	case v.Role == "source" && v.State == "Failed" && v.Rule == "no-room":
+		return verdict{"bad", "no room", "at the source " + v.Source + after(": ", v.Reason), "make room there, and it goes on by itself; or take over by force"}
 	case v.Role == "source" && v.State == "Failed":
 		return verdict{"bad", "failed", "at the source " + v.Source + after(": ", v.Reason), "repair the disk, or take over by force"}
 	case v.Role == "source" && v.State != "Serving":
