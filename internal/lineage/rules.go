@@ -64,6 +64,7 @@ const (
 	RuleUnservedTerm = "unserved-term"
 	RuleUnknownThere = "unknown-there"
 	RuleForeignStore = "foreign-store"
+	RuleNameTwice    = "name-twice"
 
 	// Forced take-overs and split brains.
 	RuleSourceAlive    = "source-alive"
@@ -148,6 +149,7 @@ var Rules = []Rule{
 	{RuleNewerTerm, "another server became source in a newer term while this one was away", "nothing: this server becomes a target when the new source reaches it"},
 	{RuleUnservedTerm, "a server has promised to follow a newer term in which nobody serves", "bring the server back that the term names: it gives the term up when it is asked"},
 	{RuleUnknownThere, "a member of the in-sync set says that it does not know the volume, so it cannot say whether somebody took over", "see that it runs with its own state directory; or, if it lost it for good: keelson switchover VOLUME --to SELF --force"},
+	{RuleNameTwice, "another process with this server's name and certificate is the source of the volume: one of them is a clone, or was put back from a snapshot; or it has just died and that was not noticed yet", "wait until its connections have timed out (dead-after); if it lives, stop the one that is not the source, and give it a name, a certificate and a state directory of its own"},
 	{RuleForeignStore, "what is under the copy of the source is not what it left: another disk, or content that was changed while the agent was stopped; the other copies would be overwritten with it", "make another server the source: keelson switchover VOLUME --to NODE --force; or, if what is there now is what you want: keelson switchover VOLUME --to SELF --force"},
 
 	{RuleSourceAlive, "a server that was asked serves the volume, or is connected to one that does: it is not lost", "switch over without --force; or, if that server is surely gone, ask again when its connections have timed out"},

@@ -67,12 +67,16 @@ func (m *Machine) judgePeers() (silent bool) {
 	b := &m.boot
 	b.rule, b.reason, b.by = "", "", ""
 	var quiet, strangers []string
+	twin := ""
 	for _, node := range m.others() {
 		p := m.peer(node)
 		switch {
 		case p.up && p.info.Known:
 			if rule, reason := m.knowsNewer(node, p.info); rule != "" && (b.rule == "" || rule == lineage.RuleSplitBrain) {
 				b.rule, b.reason, b.by = rule, reason, node
+			}
+			if strings.HasPrefix(p.info.Follows, m.cfg.Self+"/") && p.info.Follows != m.cfg.Self+"/"+m.cfg.Incarnation {
+				twin = node
 			}
 		case p.up && !m.st.Record.Has(node):
 		case p.up:
@@ -87,6 +91,10 @@ func (m *Machine) judgePeers() (silent bool) {
 	if m.failed != "" && !m.omits("open-failed-copy") {
 		b.rule, b.reason = lineage.RuleSourceDiskFailed, fmt.Sprintf("the disk of %s failed: %s", m.cfg.Self, m.failed)
 		return false
+	}
+	if twin != "" {
+		b.rule, b.reason = lineage.RuleNameTwice, fmt.Sprintf("%s is connected to another process that is %s by its name and certificate", twin, m.cfg.Self)
+		return true
 	}
 	if m.own.Foreign && len(m.others()) > 0 {
 		b.rule, b.reason = lineage.RuleForeignStore, fmt.Sprintf("what is under the copy of %s is not what it left; %s would be overwritten with it", m.cfg.Self, strings.Join(m.others(), ", "))

@@ -169,7 +169,7 @@ func (s *script) mine(w *words) Own {
 }
 
 func (s *script) info(w *words) PeerInfo {
-	i := PeerInfo{Known: !w.flag("unknown"), Serving: w.flag("serving"), Failed: w.flag("failed"), Foreign: w.flag("foreign"), Stuck: w.opt("stuck", ""), Role: lineage.Role(w.opt("role", "target")),
+	i := PeerInfo{Known: !w.flag("unknown"), Serving: w.flag("serving"), Failed: w.flag("failed"), Foreign: w.flag("foreign"), Stuck: w.opt("stuck", ""), Follows: w.opt("follows", ""), Role: lineage.Role(w.opt("role", "target")),
 		Promised: w.term("promised", "0@-"), Served: w.term("served", "0@-"), Record: w.record("record", ""), Consistent: "yes"}
 	if w.flag("settings-without-me") {
 		i.Settings = s.m.st.Settings.Clone()

@@ -15,6 +15,7 @@ import (
 // Config are the limits of the machine, all from the agent's configuration.
 type Config struct {
 	Self        string
+	Incarnation string        // of this process, as its hellos say it
 	HoldMax     time.Duration // how long a planned switchover may hold writes before it is given up (default 10 s)
 	JoinWait    time.Duration // how long a new or restarted source waits for each member before it records it as lost (default 5 s)
 	BootWait    time.Duration // how long a starting source waits for peers before it says that it stays closed (default 30 s)
@@ -43,6 +44,7 @@ type PeerInfo struct {
 	Failed     bool             `json:"failed,omitempty"`  // its disk
 	Split      string           `json:"split,omitempty"`   // why it may not follow the source, although that is not about to dial it
 	Foreign    bool             `json:"foreign,omitempty"` // what is under its copy is not what it left (rule 9)
+	Follows    string           `json:"follows,omitempty"` // the source that has a live connection to it, and which process of it: NODE/INCARNATION
 	Stuck      string           `json:"stuck,omitempty"`   // it was the source and does not open by itself, nor hand over: the rule (CannotOpen)
 }
 

@@ -297,6 +297,7 @@ func (a *vol) accept(id uint64) {
 			Node: a.n.cfg.Node, Incarnation: a.n.id.Incarnation, Encryption: encryption, Promised: h.Promised, History: own.History,
 			Position: own.Position, Floor: own.Floor, Consistent: own.Consistent, Record: h.Record, Pages: a.v.Pages(),
 		}
+		a.followed.Store(&following{in.conn, in.hello.Node + "/" + in.hello.Incarnation})
 		if failed := in.conn.Accept(reply); failed != nil {
 			a.post(mirror.SessionEnded{ID: id, Why: failed.Error()})
 			return

@@ -210,7 +210,7 @@ func (a *vol) info() mirror.PeerInfo {
 		stuck = view.Rule
 	}
 	return mirror.PeerInfo{
-		Stuck:  stuck,
+		Stuck: stuck, Follows: a.follows(),
 		GaveUp: gaveUp, Failed: own.Failed || a.failed() != nil, Foreign: own.Foreign,
 		Known: true, Role: h.Role, Serving: view.Open && a.failed() == nil, Promised: h.Promised, Served: h.Served, Record: h.Record,
 		Settings: h.Settings, History: own.History, Position: own.Position, Floor: own.Floor, Consistent: own.Consistent, Split: view.Split,
@@ -227,6 +227,27 @@ func (p *neighbour) whileReached(ctx context.Context) (context.Context, context.
 	}
 	stop := context.AfterFunc(p.reached, cancel)
 	return inner, func() { stop(); cancel() }
+}
+
+// following is a session of a source's.
+type following struct {
+	conn *peer.Conn
+	who  string
+}
+
+// follows says which process of which server is connected as this volume's source; "" if none is. A connection that has ended counts
+// for nothing, whatever its session still waits for.
+func (a *vol) follows() string {
+	f := a.followed.Load()
+	if f == nil {
+		return ""
+	}
+	select {
+	case <-f.conn.Done():
+		return ""
+	default:
+		return f.who
+	}
 }
 
 // post sends a request to the peer's agent.

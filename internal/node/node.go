@@ -276,7 +276,7 @@ func (n *Node) volumeLimits() volume.Limits {
 func (n *Node) machineConfig() mirror.Config {
 	l := n.cfg.Limits
 	c := mirror.Config{
-		Self: n.cfg.Node, HoldMax: time.Duration(l.HoldMax), JoinWait: time.Duration(l.JoinWait), BootWait: time.Duration(l.BootWait),
+		Self: n.cfg.Node, Incarnation: n.id.Incarnation, HoldMax: time.Duration(l.HoldMax), JoinWait: time.Duration(l.JoinWait), BootWait: time.Duration(l.BootWait),
 		RetryMin: time.Duration(l.RetryMin), RetryMax: time.Duration(l.RetryMax),
 	}
 	c.Omit(n.out.Omit)

@@ -33,8 +33,9 @@ type vol struct {
 	alarms   alarms          // the loop's
 	session  string          // prefix of session names
 	view     atomic.Pointer[mirror.View]
-	samples  samples      // of the last hour
-	begun    atomic.Int64 // when the loop's present step began, ns since 1970; 0: none
+	followed atomic.Pointer[following] // the newest session of a source
+	samples  samples                   // of the last hour
+	begun    atomic.Int64              // when the loop's present step began, ns since 1970; 0: none
 	moments  moments
 	leaving  atomic.Bool
 	opened   time.Time

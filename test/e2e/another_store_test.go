@@ -3,7 +3,11 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"keelson/internal/lineage"
@@ -73,5 +77,46 @@ func TestSourceOnAnotherStore(t *testing.T) {
 	c.run("b", "switchover", c.name, "--to", "a", "--force", "--yes")
 	c.waitMirroring("a", "b", "c")
 	c.expect("a", 0, written)
+	c.same("a", "b", "c")
+}
+
+// TestCloneOfASource: the machine of a source is cloned while it runs, and the clone is started beside it. It does not open, and
+// takes no target away from the source that serves.
+func TestCloneOfASource(t *testing.T) {
+	c := demo(t, "64MiB")
+	c.writeAt("a", 0, mib, 1)
+	clone := filepath.Join(t.TempDir(), "a")
+	sh(t, "cp", "-a", c.path("a", ""), clone)
+	config := filepath.Join(clone, "keelson.toml")
+	text := string(must(os.ReadFile(config)))
+	for _, old := range regexp.MustCompile(`(?m)^\[(listen|web)\]\n(?:#.*\n)*address = "([^"]+)"`).FindAllStringSubmatch(text, -1) {
+		text = strings.Replace(text, old[0], strings.Replace(old[0], old[2], freeAddress(t), 1), 1)
+	}
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sh(t, "sh", "-c", "rm -f "+clone+"/*.sock "+clone+"/agent.pid")
+	written := c.writeAt("a", 0, 2*mib, 2)
+	twin := exec.Command("unshare", "--mount", "sh", "-c", `mount --bind "$1" "$2" && exec "$3" agent --config "$2/keelson.toml"`, "sh", clone, c.path("a", ""), keelson)
+	if err := twin.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = twin.Process.Signal(syscall.SIGTERM)
+		_ = twin.Wait()
+	}()
+	c.wait("the clone says what it is", settleMax, func() error {
+		cmd := exec.Command(keelson, "status", "--socket", filepath.Join(clone, "agent.sock"))
+		out, err := cmd.CombinedOutput()
+		if err == nil && !strings.Contains(string(out), "connected to another process that is a") {
+			err = fmt.Errorf("it says %s", out)
+		}
+		return err
+	})
+	c.expect("a", 0, written)
+	c.writeAt("a", 8*mib, mib, 3)
+	if err := c.mirroring("a", "b", "c"); err != nil {
+		t.Errorf("the source lost a target to its clone: %v", err)
+	}
 	c.same("a", "b", "c")
 }
