@@ -41,6 +41,12 @@ func (a *Attachment) freeze(folder string) (late bool, err error) {
 	}, "fsfreeze", "--freeze", folder)
 }
 
+// mayBeFrozen reports that there is such a note.
+func (a *Attachment) mayBeFrozen() bool {
+	_, err := a.o.Files.Stat(a.frozenNote())
+	return err == nil
+}
+
 func thaw(folder string) error { return command(freezeMax, "fsfreeze", "--unfreeze", folder) }
 
 // noneFrozen forgets the note. One that stays does no harm.
@@ -53,7 +59,7 @@ func (a *Attachment) noneFrozen() {
 // thawLeft thaws what an earlier agent froze for a switchover and left so. It waits for nothing: where the volume is not here yet, the
 // device answers later.
 func (a *Attachment) thawLeft() {
-	if _, err := a.o.Files.Stat(a.frozenNote()); err != nil || !a.o.Kernel {
+	if !a.o.Kernel || !a.mayBeFrozen() {
 		return
 	}
 	left, _ := loop.Stale(a.o.Loop, "") // what cannot be looked at is told when it is cleaned

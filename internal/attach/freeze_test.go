@@ -104,6 +104,14 @@ func TestDeadAgentLeftItFrozen(t *testing.T) {
 	}
 	next := attachmentOf("")
 	next.o.Files, next.o.File = a.o.Files, a.o.File
+	next.o.Mount.Point = folder // what it would have mounted itself it unmounts, and lets go of the device
+	next.letGo(device, "the agent that served it ended")
+	run(t, "mount", device, folder)
+	if frozen(t, folder) {
+		run(t, "fsfreeze", "--unfreeze", folder)
+		t.Error("it was unmounted, and is frozen still")
+	}
+	run(t, "fsfreeze", "--freeze", folder)
 	next.thawAll([]string{device})
 	if frozen(t, folder) {
 		run(t, "fsfreeze", "--unfreeze", folder)

@@ -149,6 +149,9 @@ func (a *Attachment) letGo(device, why string) {
 	if h == nil {
 		return // what cannot be found out is told with the device
 	}
+	if a.mayBeFrozen() {
+		_ = thaw(h.Mount) // one that is unmounted nobody can thaw any more, and it keeps its device for good
+	}
 	err := unmountOf(*h)
 	if err == nil {
 		a.o.Note("warning", fmt.Sprintf("%s: %s was unmounted; what was not written to it is lost", why, h.Mount), "")

@@ -103,10 +103,10 @@ func (n *Node) sourceOf(volume string) *neighbour {
 }
 
 // afterPlan finishes with the released block device when the plan is not under way any more: if it was given up, everything is as it
-// was before.
+// was before. Once the role is handed over the device does not come back, whenever the heir answers: nobody is to wait on it.
 func (a *vol) afterPlan(released *attach.Released, cancelled func()) error {
 	_ = a.ask(a.ctx, func(*mirror.Machine) {}) // the machine has seen the command; if it is gone, so is the plan
-	for a.view.Load().Plan != nil && a.ctx.Err() == nil {
+	for p := a.view.Load().Plan; p != nil && !p.Committed && a.ctx.Err() == nil; p = a.view.Load().Plan {
 		<-time.After(deviceLook)
 	}
 	if a.view.Load().Open {
