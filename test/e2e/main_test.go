@@ -28,6 +28,19 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	// Programs of e2fsprogs and mount are not on everybody's PATH.
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	gone, err := takeAwayRemains(func(string) bool { return true })
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "what an earlier run left could not be taken away: %v\n", err)
+		return 1
+	}
+	if len(gone) > 0 {
+		fmt.Printf("an earlier run left, taken away: %s\n", strings.Join(gone, ", "))
+	}
 	dir, err := os.MkdirTemp("", "ke-bin-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -43,19 +56,6 @@ func run(m *testing.M) int {
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build ./cmd/keelson: %v\n%s", err, out)
 		return 1
-	}
-	// Programs of e2fsprogs and mount are not on everybody's PATH.
-	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	gone, err := takeAwayRemains()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "what an earlier run left could not be taken away: %v\n", err)
-		return 1
-	}
-	if len(gone) > 0 {
-		fmt.Printf("an earlier run left, taken away: %s\n", strings.Join(gone, ", "))
 	}
 	return m.Run()
 }
