@@ -56,14 +56,15 @@ for f in range(int(sys.argv[1]), int(sys.argv[2]) + 1):
     if os.path.exists(sys.argv[4]):
         break
     data = os.urandom(128 << 10)
-    file = os.open(f"/mnt/d/f{f}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    file = os.open(f"{sys.argv[5]}/f{f}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     assert os.write(file, data) == len(data)
     os.fsync(file)
     with open(sys.argv[3], "a") as sums:
         sums.write(f"{hashlib.sha256(data).hexdigest()}  f{f}\n")
 END
-write() { rm -f $base/enough; python3 $base/write.py $1 $2 $base/sums $base/enough; } # FROM TO: files whose fsync succeeded are listed with their sums
-verify() { ( cd /mnt/d && sha256sum --quiet -c $base/sums ) || fail "files differ"; }
+at=/mnt/d # where the file system is
+write() { rm -f $base/enough; python3 $base/write.py $1 $2 $base/sums $base/enough $at; } # FROM TO: files whose fsync succeeded are listed with their sums
+verify() { ( cd $at && sha256sum --quiet -c $base/sums ) || fail "files differ"; }
 write 1 40; fstrim /mnt/d
 say "40 files written and trimmed around"
 
@@ -129,8 +130,46 @@ mount $base/a/dev/data /mnt/d; verify; umount /mnt/d
 xfs_repair -n $base/a/dev/data >/dev/null 2>&1 || fail "XFS is not clean at a"
 k a volume detach data
 waitfor 90 mirroring a
-for n in a b c; do kill "$(cat $base/$n/agent.pid)"; done
-for n in a b c; do waitfor 60 "[ ! -e $base/$n/agent.pid ]"; done
+stopall() { for n in a b c; do kill "$(cat $base/$n/agent.pid)"; done; for n in a b c; do waitfor 60 "[ ! -e $base/$n/agent.pid ]"; done; }
+stopall
+
+# the configuration has a mount: the agents mount and unmount
+for n in a b c; do printf '\n[[volume]]\nname = "data"\nmount = "/mnt/x"\nmount-options = "noatime"\n' >>$base/$n/keelson.toml; start $n; done
+for n in a b c; do waitfor 60 "k $n status"; done
+waitfor 120 mirroring a
+at=/mnt/x
+mounted() { grep -q "^$(readlink $base/$1/dev/data) $at xfs rw,noatime" /proc/mounts && [ "$(grep -c " $at " /proc/mounts)" = 1 ]; }
+mountid() { awk -v at=$at '$5 == at {print $1}' /proc/self/mountinfo; }
+k a volume attach data >/dev/null
+waitfor 60 mounted a; verify
+id=$(mountid); real=$(readlink $base/a/dev/data)
+write 901 1200 & writer=$!
+waitfor 60 "grep -q f905 $base/sums"
+die a; kill -0 $writer || fail "the writer was done before agent a was killed"
+before=$(wc -l <$base/sums); start a
+waitfor 90 "[ \$(wc -l <$base/sums) -gt $((before + 5)) ]"
+touch $base/enough; wait $writer || fail "a write to the mounted file system failed over the agent's restart"
+waitfor 90 mirroring a
+[ "$(mountid)" = "$id" ] && [ "$(readlink $base/a/dev/data)" = $real ] && mounted a || fail "after the agent's restart the mount is another one: $(grep $at /proc/mounts)"
+verify
+say "attached, and mounted at $at: through the death of the agent under load it is the same mount"
+
+( cd $at; exec sleep 10000 ) & holder=$!
+waitfor 60 "[ \$(readlink /proc/$holder/cwd) = $at ]"
+rc=0; k a switchover data --to b --unmount --yes >$base/refused 2>&1 || rc=$?
+[ $rc = 3 ] && grep -q "$holder" $base/refused || fail "a switchover with a process in the mount: exit $rc: $(cat $base/refused)"
+waitfor 60 mounted a; write 1201 1205
+kill $holder; wait $holder || true
+waitfor 60 "k a switchover data --to b --unmount --yes"
+waitfor 60 mounted b; verify; write 1301 1310
+waitfor 90 mirroring b
+k b switchover data --to a --yes >/dev/null # what the agent mounted it unmounts without being asked
+waitfor 60 mounted a; verify
+k a volume detach data >/dev/null
+! grep " $at " /proc/mounts || fail "detached, and mounted still"
+waitfor 90 mirroring a
+say "switched over and back, the mount went along; refused while a process was in it; the detach has unmounted it"
+stopall
 ! grep 'acknowledged nothing' $base/?.log || fail "a target that lives was given up"
 cmp $base/a/data.img $base/b/data.img && cmp $base/a/data.img $base/c/data.img || fail "the copies differ"
 ! ls -d /sys/block/nbd*/pid 2>/dev/null || fail "a device is left"
