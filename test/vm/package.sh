@@ -38,7 +38,8 @@ calm() {
 	at "$1" "
 		[ -z \"\$(systemctl --failed --no-legend)\" ] || { systemctl --failed; exit 1; }
 		journalctl -b ${2:-0} -q --no-pager >/tmp/journal
-		if grep -E ' (systemd\[1\]|kernel|keelson\[[0-9]*\]): ' /tmp/journal | grep -iE 'timed out|ordering cycle|failed to (start|stop|mount|unmount)|stuck request'; then exit 1; fi
+		# The emulated network card complains while nobody is at the other end of its cable.
+		if grep -E ' (systemd\[1\]|kernel|keelson\[[0-9]*\]): ' /tmp/journal | grep -v 'NETDEV WATCHDOG' | grep -iE 'timed out|ordering cycle|failed to (start|stop|mount|unmount)|stuck request'; then exit 1; fi
 		journalctl -b ${2:-0} -q --no-pager -p warning _SYSTEMD_UNIT=keelson.service + UNIT=keelson.service + UNIT=keelson-mount@data.service + UNIT=keelson-volume@data.target >/tmp/said || : # none
 		grep level=ERROR /tmp/journal >>/tmp/said || :
 		if [ -s /tmp/said ]; then cat /tmp/said; exit 1; fi" || die "$1 is not calm"
