@@ -86,7 +86,8 @@ type Attachment struct {
 	tenure uint64       // counts Serve and Withdraw
 	claim  *claim       // nil: the device is not claimed
 
-	thawing sync.Mutex // while a freeze is begun, or an earlier agent's freeze is ended
+	thawing sync.Mutex     // while a freeze is begun, or an earlier agent's freeze is ended
+	thaws   sync.WaitGroup // of an earlier agent's freeze; run waits for it
 
 	// The goroutine's own.
 	wish        Wish
@@ -185,8 +186,9 @@ const staleLook = time.Second
 
 func (a *Attachment) run(ctx context.Context) {
 	defer close(a.done)
+	defer a.thaws.Wait()
 	a.until = time.Now().Add(a.o.NBD.DeadAfter)
-	a.thawLeft()
+	a.thawLeft(ctx)
 	a.clean()
 	a.settle(ctx)
 	for {

@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -58,7 +59,7 @@ func (a *Attachment) noneFrozen() {
 
 // thawLeft thaws what an earlier agent froze for a switchover and left so. It waits for nothing: where the volume is not here yet, the
 // device answers later.
-func (a *Attachment) thawLeft() {
+func (a *Attachment) thawLeft(ctx context.Context) {
 	if !a.o.Kernel || !a.mayBeFrozen() {
 		return
 	}
@@ -71,19 +72,23 @@ func (a *Attachment) thawLeft() {
 		devices = append(devices, fmt.Sprintf("/dev/nbd%d", index))
 	}
 	a.thawing.Lock()
-	go func() { // each command has its limit
+	a.thaws.Go(func() {
 		defer a.thawing.Unlock()
-		a.thawAll(devices)
-	}()
+		a.thawAll(ctx, devices)
+	})
 }
 
-// thawAll thaws what is mounted of the devices.
-func (a *Attachment) thawAll(devices []string) {
+// thawAll thaws what is mounted of the devices. When the agent stops it ends with the command that runs, at most freezeMax later; the note
+// stays then, for the next agent.
+func (a *Attachment) thawAll(ctx context.Context, devices []string) {
 	for _, device := range devices {
 		holders, _ := blockdev.Holders(device)
 		for _, h := range holders {
 			if h.Kind != "mount" || h.PID != 0 {
 				continue
+			}
+			if ctx.Err() != nil {
+				return
 			}
 			if thaw(h.Mount) == nil {
 				a.o.Note("warning", h.Mount+" was frozen for a switchover by an agent that ended; it is thawed", "")

@@ -112,7 +112,7 @@ func TestDeadAgentLeftItFrozen(t *testing.T) {
 		t.Error("it was unmounted, and is frozen still")
 	}
 	run(t, "fsfreeze", "--freeze", folder)
-	next.thawAll([]string{device})
+	next.thawAll(t.Context(), []string{device})
 	if frozen(t, folder) {
 		run(t, "fsfreeze", "--unfreeze", folder)
 		t.Error("it is frozen still")
