@@ -29,23 +29,12 @@ be had together with min-copies above 1. Turning it off does not accept a source
 				}
 				r.HoldOldCopies = &on
 			}
-			if err := r.Check(); err != nil {
-				return err
-			}
-			ctx, cancel := a.limited(c)
-			defer cancel()
-			v, err := a.client().SetVolume(ctx, r)
-			if err != nil {
-				return runError{err}
-			}
-			if a.json {
-				return a.document(v)
-			}
-			a.print("volume %s: min-copies %d, %d copies hold a write now\n", v.Name, v.MinCopies, v.Copies)
-			if v.HoldOldCopies {
-				a.print("a take-over by force keeps the other copies as they were until it is accepted\n")
-			}
-			return nil
+			return a.changeVolume(c, r, func(v *api.VolumeStatus) {
+				a.print("volume %s: min-copies %d, %d copies hold a write now\n", v.Name, v.MinCopies, v.Copies)
+				if v.HoldOldCopies {
+					a.print("a take-over by force keeps the other copies as they were until it is accepted\n")
+				}
+			})
 		},
 	}
 	c.Flags().IntVar(&copies, "min-copies", 0, "how many copies have to hold a write before it is answered: 1, or up to the source and its sync targets")
@@ -62,20 +51,27 @@ no good, stop its agent, and make a server with an old copy the source by force.
 		Example: "  keelson volume accept data",
 		RunE: func(c *cobra.Command, args []string) error {
 			r := api.VolumeChange{Name: args[0], Accept: true}
-			if err := r.Check(); err != nil {
-				return err
-			}
-			ctx, cancel := a.limited(c)
-			defer cancel()
-			v, err := a.client().SetVolume(ctx, r)
-			if err != nil {
-				return runError{err}
-			}
-			if a.json {
-				return a.document(v)
-			}
-			a.print("volume %s: the source %s is accepted\n", v.Name, v.Source)
-			return nil
+			return a.changeVolume(c, r, func(v *api.VolumeStatus) {
+				a.print("volume %s: the source %s is accepted\n", v.Name, v.Source)
+			})
 		},
 	}
+}
+
+// changeVolume has the volume's source make the change; tell prints what the volume is then.
+func (a *app) changeVolume(c *cobra.Command, r api.VolumeChange, tell func(*api.VolumeStatus)) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	ctx, cancel := a.limited(c)
+	defer cancel()
+	v, err := a.client().SetVolume(ctx, r)
+	if err != nil {
+		return runError{err}
+	}
+	if a.json {
+		return a.document(v)
+	}
+	tell(v)
+	return nil
 }
